@@ -1,0 +1,64 @@
+"""The control plane: a REST service that records intent and answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.responses import JSONResponse
+from sqlalchemy import text
+
+import controlplane.rest.paths  # noqa: F401  registers the path converter that the routes use
+from controlplane.config import Settings, get_settings
+from controlplane.context import CallerDep, Context, ContextDep
+from controlplane.db import AsyncDatabase
+from controlplane.resources.routers import ROUTERS
+from controlplane.rest.body_limit import BodyLimit
+from controlplane.rest.responses import install_error_handlers
+from controlplane.storage import ObjectStore
+
+platform = APIRouter(tags=["platform"])
+
+
+@platform.get("/verifyApiKey", summary="Check a key; the header x-fireworks-account-id names its account")
+async def verify_api_key(caller: CallerDep) -> Response:
+    return JSONResponse({}, headers={"x-fireworks-account-id": caller.account_id})
+
+
+@platform.get("/healthz", include_in_schema=False)
+async def alive() -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+@platform.get("/readyz", include_in_schema=False)
+async def ready(ctx: ContextDep) -> Response:
+    async with ctx.db.session() as session:
+        await session.execute(text("SELECT 1"))
+    return JSONResponse({"status": "ok"})
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The ASGI app; settings come from the environment unless given."""
+    chosen = settings or get_settings()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = AsyncDatabase(chosen.database_url, chosen.database_pool_size)
+        app.state.context = Context(chosen, database, ObjectStore.from_settings(chosen))
+        yield
+        await database.close()
+
+    app = FastAPI(
+        title="Hearth control plane",
+        version="1",
+        description="Models, datasets, fine-tuning jobs and deployments. Errors are google.rpc.Status.",
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.add_middleware(BodyLimit, limit=chosen.request_body_limit)
+    install_error_handlers(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    app.include_router(platform)
+    return app

@@ -1,0 +1,136 @@
+"""The database: engine, sessions, the columns that several tables share, and the migrations."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import DateTime, Engine, MetaData, String, Text, Uuid, create_engine, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+# Any two migrations that start at once wait for each other on this lock.
+MIGRATION_LOCK = 0x48454152
+
+
+class Base(DeclarativeBase):
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(column_0_label)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[Any]: JSONB,
+        str: Text,
+        uuid.UUID: Uuid,
+    }
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+class ResourceColumns:
+    """What every resource of an account has."""
+
+    uid: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    account_id: Mapped[str] = mapped_column(String(63))
+    id: Mapped[str] = mapped_column(String(63))
+    display_name: Mapped[str] = mapped_column(default="")
+    create_time: Mapped[datetime] = mapped_column(default=now)
+    update_time: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+
+
+class StateColumns:
+    """State, reason code and message: three fields, the message naming the root cause."""
+
+    state: Mapped[str] = mapped_column(String(40))
+    status_code: Mapped[str] = mapped_column(String(40), default="OK")
+    status_message: Mapped[str] = mapped_column(default="")
+    reason: Mapped[str] = mapped_column(String(60), default="")
+
+
+class LeaseColumns:
+    """A row that workers make true. `next_reconcile_at` NULL means that nothing is to be done."""
+
+    lease_token: Mapped[uuid.UUID | None] = mapped_column(default=None)
+    lease_expires_at: Mapped[datetime | None] = mapped_column(default=None)
+    next_reconcile_at: Mapped[datetime | None] = mapped_column(default=None, index=True)
+
+
+def make_engine(database_url: str, pool_size: int = 10) -> Engine:
+    return create_engine(database_url, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True)
+
+
+def make_async_engine(database_url: str, pool_size: int = 10) -> AsyncEngine:
+    return create_async_engine(database_url, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True)
+
+
+class Database:
+    """Sync sessions, for workers and commands."""
+
+    def __init__(self, database_url: str, pool_size: int = 10) -> None:
+        self.engine = make_engine(database_url, pool_size)
+        self._sessions = sessionmaker(self.engine, expire_on_commit=False)
+
+    @contextmanager
+    def session(self) -> Iterator[Session]:
+        """A transaction: committed at the end of the block, rolled back when it raises."""
+        with self._sessions() as session, session.begin():
+            yield session
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+class AsyncDatabase:
+    """Async sessions, for the two ASGI apps."""
+
+    def __init__(self, database_url: str, pool_size: int = 10) -> None:
+        self.engine = make_async_engine(database_url, pool_size)
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[AsyncSession]:
+        """A transaction: committed at the end of the block, rolled back when it raises."""
+        async with self._sessions() as session, session.begin():
+            yield session
+
+    async def close(self) -> None:
+        await self.engine.dispose()
+
+
+def import_tables() -> None:
+    """Register every table on `Base.metadata`."""
+    import controlplane.resources.tables  # noqa: F401
+
+
+def migrate(database_url: str) -> None:
+    """Bring the schema to the newest revision. Safe to run from several processes at once."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config(toml_file=str(PROJECT_ROOT / "pyproject.toml"))
+    config.attributes["database_url"] = database_url
+    engine = make_engine(database_url, pool_size=1)
+    try:
+        with engine.connect() as connection:
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": MIGRATION_LOCK})
+            connection.commit()
+            command.upgrade(config, "head")
+            connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
+    finally:
+        engine.dispose()

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Response
+from sqlalchemy import select
+
+from controlplane.context import CallerDep, ContextDep
+from controlplane.resources.accounts.schemas import Account
+from controlplane.resources.accounts.tables import AccountRow
+from controlplane.rest.access import own_account
+from controlplane.rest.paging import PageRequest, fetch_page, page_request
+from controlplane.rest.responses import reply, reply_page
+
+router = APIRouter(tags=["accounts"])
+
+
+@router.get("/v1/accounts", response_model=Account, summary="List the accounts that the caller belongs to")
+async def list_accounts(
+    ctx: ContextDep, caller: CallerDep, page: Annotated[PageRequest, Depends(page_request)]
+) -> Response:
+    query = select(AccountRow).where(AccountRow.id == caller.account_id)
+    async with ctx.db.session() as session:
+        found = await fetch_page(session, query, AccountRow.id, page, f"accounts of {caller.account_id}")
+    return reply_page("accounts", [Account.of(row) for row in found.rows], found, page.read_mask)
+
+
+@router.get("/v1/accounts/{account_id:rid}", response_model=Account, summary="Get an account")
+async def get_account(ctx: ContextDep, caller: CallerDep, account_id: str, readMask: str = "") -> Response:
+    own_account(caller, account_id)
+    async with ctx.db.session() as session:
+        row = await session.get_one(AccountRow, account_id)
+    return reply(Account.of(row), readMask)

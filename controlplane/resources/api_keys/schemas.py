@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field
+
+from controlplane.resources.api_keys.tables import ApiKeyRow
+from controlplane.resources.users.tables import UserRow
+from controlplane.rest.schema import ApiModel, Timestamp, output_only
+
+
+class ApiKey(ApiModel):
+    key_id: str = output_only("")
+    display_name: Annotated[str, Field(max_length=63)] = "default"
+    key: str = output_only("", description="The key itself: in the answer to its creation, and never again.")
+    create_time: Timestamp | None = output_only()
+    secure: bool = output_only(True)
+    email: str = output_only("")
+    prefix: str = output_only("")
+    expire_time: Timestamp | None = None
+    last_used: Timestamp | None = output_only()
+
+    @classmethod
+    def of(cls, row: ApiKeyRow, user: UserRow, key: str = "") -> Self:
+        return cls(
+            key_id=row.key_id,
+            display_name=row.display_name,
+            key=key,
+            create_time=row.create_time,
+            email=user.email,
+            prefix=row.prefix,
+            expire_time=row.expire_time,
+            last_used=row.last_used,
+        )
+
+
+class CreateApiKeyRequest(ApiModel):
+    api_key: ApiKey = Field(default_factory=ApiKey)
+
+
+class DeleteApiKeyRequest(ApiModel):
+    key_id: str

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from sqlalchemy import ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from controlplane.db import Base, now
+
+
+class ApiKeyRow(Base):
+    """An API key: the hash to find it by and the prefix to show; the key itself is never stored."""
+
+    __tablename__ = "api_keys"
+
+    uid: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    account_id: Mapped[str] = mapped_column(String(63), index=True)
+    user_uid: Mapped[uuid.UUID] = mapped_column(ForeignKey("users.uid", ondelete="CASCADE"), index=True)
+    key_id: Mapped[str] = mapped_column(String(63), unique=True)
+    key_hash: Mapped[str] = mapped_column(String(64), unique=True)
+    prefix: Mapped[str] = mapped_column(String(16))
+    display_name: Mapped[str] = mapped_column(default="default")
+    create_time: Mapped[datetime] = mapped_column(default=now)
+    expire_time: Mapped[datetime | None] = mapped_column(default=None)
+    last_used: Mapped[datetime | None] = mapped_column(default=None)

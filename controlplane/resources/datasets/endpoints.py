@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Request, Response
+from sqlalchemy import select
+
+from controlplane.auth import Caller
+from controlplane.context import CallerDep, Context, ContextDep
+from controlplane.names import ResourceName, generate_id
+from controlplane.queue import RECONCILE_DATASET
+from controlplane.resources.datasets import service
+from controlplane.resources.datasets.multipart import store_file_part
+from controlplane.resources.datasets.schemas import (
+    CreateDatasetRequest,
+    Dataset,
+    UploadedFile,
+    report_detail,
+)
+from controlplane.resources.datasets.tables import DatasetRow
+from controlplane.resources.uploads import (
+    FILE_NAME,
+    GetDownloadEndpointResponse,
+    GetUploadEndpointRequest,
+    GetUploadEndpointResponse,
+    ask_for_check,
+    download_urls,
+    refuse_if_invalid,
+    refuse_if_ready,
+    register_files,
+    upload_urls,
+    wait_for_verdict,
+)
+from controlplane.rest.access import find, own_account
+from controlplane.rest.masks import changes
+from controlplane.rest.paging import PageRequest, fetch_page, page_request
+from controlplane.rest.responses import WireResponse, reply, reply_page
+from controlplane.rest.schema import Empty
+
+router = APIRouter(prefix="/v1/accounts/{account_id:rid}/datasets", tags=["datasets"])
+
+
+def name_of(caller: Caller, account_id: str, dataset_id: str) -> ResourceName:
+    return ResourceName(own_account(caller, account_id), "datasets", dataset_id)
+
+
+@router.post("", response_model=Dataset, summary="Create a dataset; upload its file next")
+async def create_dataset(
+    ctx: ContextDep, caller: CallerDep, account_id: str, body: Annotated[CreateDatasetRequest, Body()]
+) -> Response:
+    own_account(caller, account_id)
+    async with ctx.work() as work:
+        row = await service.create_dataset(work.session, caller, body)
+    return reply(Dataset.of(row))
+
+
+@router.get("", response_model=Dataset, summary="List datasets")
+async def list_datasets(
+    ctx: ContextDep, caller: CallerDep, account_id: str, page: Annotated[PageRequest, Depends(page_request)]
+) -> Response:
+    own_account(caller, account_id)
+    query = select(DatasetRow).where(DatasetRow.account_id == account_id)
+    async with ctx.db.session() as session:
+        found = await fetch_page(session, query, DatasetRow.id, page, f"datasets of {account_id}")
+    return reply_page("datasets", [Dataset.of(row) for row in found.rows], found, page.read_mask)
+
+
+@router.get("/{dataset_id:rid}", response_model=Dataset, summary="Get a dataset")
+async def get_dataset(
+    ctx: ContextDep, caller: CallerDep, account_id: str, dataset_id: str, readMask: str = ""
+) -> Response:
+    async with ctx.db.session() as session:
+        row = await find(session, DatasetRow, name_of(caller, account_id, dataset_id))
+    return reply(Dataset.of(row), readMask)
+
+
+@router.patch("/{dataset_id:rid}", response_model=Dataset, summary="Update a dataset's display name")
+async def update_dataset(
+    ctx: ContextDep,
+    caller: CallerDep,
+    account_id: str,
+    dataset_id: str,
+    body: Annotated[Dataset, Body()],
+    updateMask: str = "",
+) -> Response:
+    async with ctx.work() as work:
+        name = name_of(caller, account_id, dataset_id)
+        row = await service.update_dataset(work.session, name, changes(body, updateMask))
+    return reply(Dataset.of(row))
+
+
+@router.delete("/{dataset_id:rid}", response_model=Empty, summary="Delete a dataset and its files")
+async def delete_dataset(ctx: ContextDep, caller: CallerDep, account_id: str, dataset_id: str) -> Response:
+    async with ctx.work() as work:
+        await service.delete_dataset(work.session, name_of(caller, account_id, dataset_id))
+    return reply(Empty())
+
+
+@router.post(
+    "/{dataset_id:rid}:upload",
+    response_model=UploadedFile,
+    summary="Upload the dataset's file as multipart/form-data, at most 150 MB, and have it checked",
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {"file": {"type": "string", "format": "binary"}},
+                        "required": ["file"],
+                    }
+                }
+            },
+        }
+    },
+)
+async def upload(
+    ctx: ContextDep, caller: CallerDep, account_id: str, dataset_id: str, request: Request
+) -> Response:
+    name = name_of(caller, account_id, dataset_id)
+    async with ctx.db.session() as session:
+        row = await find(session, DatasetRow, name)
+        refuse_if_ready(row)
+    # Each upload writes an object of its own: a second one cannot change what the first one's check reads.
+    stored_as = f"dataset-{generate_id()}.jsonl"
+    limit = ctx.settings.dataset_upload_limit
+    part = await store_file_part(request, ctx.store, row.prefix + stored_as, limit)
+    async with ctx.work() as work:
+        row = await find(work.session, DatasetRow, name, lock=True)
+        refuse_if_ready(row)
+        row.files = {stored_as: {"size": part.size, "sha256": ""}}
+        ask_for_check(row)
+        work.hint(RECONCILE_DATASET, row.uid)
+    row = await verdict(ctx, row)
+    filename = part.filename if FILE_NAME.fullmatch(part.filename) else stored_as
+    answer = UploadedFile(
+        id=row.name, filename=filename, bytes=part.size, created_at=int(row.create_time.timestamp())
+    )
+    return WireResponse(answer.model_dump())
+
+
+@router.post(
+    "/{dataset_id:rid}:getUploadEndpoint",
+    response_model=GetUploadEndpointResponse,
+    summary="Register the dataset's files and get a signed URL to PUT each to",
+)
+async def get_upload_endpoint(
+    ctx: ContextDep,
+    caller: CallerDep,
+    account_id: str,
+    dataset_id: str,
+    body: Annotated[GetUploadEndpointRequest, Body()],
+) -> Response:
+    async with ctx.work() as work:
+        row = await find(work.session, DatasetRow, name_of(caller, account_id, dataset_id), lock=True)
+        register_files(row, body)
+    answer = GetUploadEndpointResponse(filename_to_signed_urls=upload_urls(ctx.store, row))
+    return reply(answer, body.read_mask)
+
+
+@router.post(
+    "/{dataset_id:rid}:validateUpload",
+    response_model=Empty,
+    summary="Have the uploaded files checked; the dataset is READY once they are good",
+)
+async def validate_upload(ctx: ContextDep, caller: CallerDep, account_id: str, dataset_id: str) -> Response:
+    async with ctx.work() as work:
+        row = await find(work.session, DatasetRow, name_of(caller, account_id, dataset_id), lock=True)
+        ask_for_check(row)
+        work.hint(RECONCILE_DATASET, row.uid)
+    await verdict(ctx, row)
+    return reply(Empty())
+
+
+@router.get(
+    "/{dataset_id:rid}:getDownloadEndpoint",
+    response_model=GetDownloadEndpointResponse,
+    summary="Get a signed URL for each of the dataset's files",
+)
+async def get_download_endpoint(
+    ctx: ContextDep, caller: CallerDep, account_id: str, dataset_id: str
+) -> Response:
+    async with ctx.db.session() as session:
+        row = await find(session, DatasetRow, name_of(caller, account_id, dataset_id))
+    return reply(GetDownloadEndpointResponse(filename_to_signed_urls=download_urls(ctx.store, row)))
+
+
+async def verdict(ctx: Context, row: DatasetRow) -> DatasetRow:
+    """The dataset after its check; 400 with the row-level report when it is bad."""
+    checked = await wait_for_verdict(ctx, DatasetRow, row.uid)
+    refuse_if_invalid(checked, [report_detail(checked)])
+    return checked

@@ -1,0 +1,209 @@
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field, StringConstraints
+
+from controlplane.resources.deployments.states import Replica
+from controlplane.resources.models.tables import ModelRow
+from controlplane.resources.tables import DeploymentRow
+from controlplane.rest.schema import ApiModel, Status, Timestamp, output_only
+
+MAX_REPLICAS = 1000
+
+NO_DRAFT = "speculative decoding is not available yet"
+NO_DIRECT_ROUTE = "every request goes through the gateway"
+NO_HOT_LOAD = "hot loading is not available"
+NO_VERSIONS = "models have no versions"
+
+PRECISIONS = (
+    "PRECISION_UNSPECIFIED",
+    "FP16",
+    "FP8",
+    "FP8_MM",
+    "FP8_AR",
+    "FP8_MM_KV_ATTN",
+    "FP8_KV",
+    "FP8_MM_V2",
+    "FP8_V2",
+    "FP8_MM_KV_ATTN_V2",
+    "NF4",
+    "FP4",
+    "BF16",
+    "FP4_BLOCKSCALED_MM",
+    "FP4_MX_MOE",
+)
+SERVED_PRECISIONS = ("PRECISION_UNSPECIFIED", "FP16", "BF16")
+
+AnnotationKey = Annotated[str, StringConstraints(min_length=1, max_length=63)]
+AnnotationValue = Annotated[str, StringConstraints(max_length=1000)]
+
+
+def not_returned() -> Any:
+    """A field of older clients: taken, without effect, and never in an answer."""
+    return Field(default=None, exclude=True, description="Accepted from older clients; has no effect.")
+
+
+class ReplicaStats(ApiModel):
+    """How many replicas are at which stage."""
+
+    pending_scheduling_replica_count: int = 0
+    downloading_model_replica_count: int = 0
+    initializing_replica_count: int = 0
+    ready_replica_count: int = 0
+
+    @property
+    def total(self) -> int:
+        return (
+            self.pending_scheduling_replica_count
+            + self.downloading_model_replica_count
+            + self.initializing_replica_count
+            + self.ready_replica_count
+        )
+
+
+class Deployment(ApiModel):
+    unsupported: ClassVar[dict[str, str]] = {
+        "expire_time": "deployments do not expire",
+        "max_with_revocable_replica_count": "there is no revocable capacity",
+        "autoscaling_policy": "automatic scaling is not available yet; scale with :scale or minReplicaCount",
+        "draft_model": NO_DRAFT,
+        "draft_token_count": NO_DRAFT,
+        "ngram_speculation_length": NO_DRAFT,
+        "enable_mtp": NO_DRAFT,
+        "enable_session_affinity": "requests are not routed by user yet",
+        "direct_route_api_keys": NO_DIRECT_ROUTE,
+        "direct_route_type": NO_DIRECT_ROUTE,
+        "deployment_template": "deployment templates are not available; set the fields themselves",
+        "deployment_shape": "deployment shapes are not available; set the fields themselves",
+        "auto_tune": "performance profiles are not available",
+        "placement": "replicas run on this platform's own machines; there are no regions to choose from",
+        "enable_hot_load": NO_HOT_LOAD,
+        "hot_load_bucket_type": NO_HOT_LOAD,
+        "hot_load_bucket_url": NO_HOT_LOAD,
+        "hot_load_trainer_job": NO_HOT_LOAD,
+        "hot_load_transition_type": NO_HOT_LOAD,
+        "enable_hot_reload_latest_addon": "addons are never merged; set enableAddons to serve them unmerged",
+        "active_model_version": NO_VERSIONS,
+        "target_model_version": NO_VERSIONS,
+        "pricing_plan_id": "there is no billing",
+    }
+
+    name: str = output_only("")
+    display_name: Annotated[str, Field(max_length=63)] = ""
+    description: Annotated[str, Field(max_length=999)] = ""
+    annotations: Annotated[dict[AnnotationKey, AnnotationValue], Field(max_length=64)] = Field(
+        default_factory=dict
+    )
+    create_time: Timestamp | None = output_only()
+    update_time: Timestamp | None = output_only()
+    expire_time: Timestamp | None = None
+    delete_time: Timestamp | None = output_only()
+    purge_time: Timestamp | None = output_only()
+    state: str = output_only("STATE_UNSPECIFIED")
+    status: Status | None = output_only()
+    base_model: str = Field(default="", description="A READY base model: its full name, or an own id.")
+    min_replica_count: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 0
+    max_replica_count: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] | None = Field(
+        default=None, description="max(minReplicaCount, 1) when unset; 0 keeps the deployment scaled to zero."
+    )
+    max_with_revocable_replica_count: int = 0
+    desired_replica_count: int = output_only(
+        0,
+        description="max(minReplicaCount, 1) to begin with, 0 when maxReplicaCount is 0; `:scale` sets it.",
+    )
+    replica_count: int = output_only(0)
+    replica_stats: ReplicaStats | None = output_only()
+    autoscaling_policy: dict[str, Any] | None = None
+    accelerator_count: Annotated[int, Field(ge=0, le=1024)] = 0
+    accelerator_type: str = "ACCELERATOR_TYPE_UNSPECIFIED"
+    precision: str = "PRECISION_UNSPECIFIED"
+    cluster: str = output_only("")
+    region: str = output_only("REGION_UNSPECIFIED")
+    placement: dict[str, Any] | None = None
+    max_context_length: Annotated[int, Field(ge=0, le=100_000_000)] = 0
+    enable_addons: bool = False
+    num_peft_device_cached: int = output_only(0)
+    enable_hot_reload_latest_addon: bool = False
+    draft_model: str = ""
+    draft_token_count: int = 0
+    ngram_speculation_length: int = 0
+    enable_mtp: bool = False
+    enable_session_affinity: bool = False
+    direct_route_api_keys: list[str] = Field(default_factory=list)
+    direct_route_type: str = "DIRECT_ROUTE_TYPE_UNSPECIFIED"
+    direct_route_handle: str = output_only("")
+    deployment_template: str = ""
+    deployment_shape: str = ""
+    auto_tune: dict[str, Any] | None = None
+    disable_deployment_size_validation: bool = Field(
+        default=False, description="Has no effect: the size of a deployment is not validated."
+    )
+    enable_hot_load: bool = False
+    hot_load_bucket_type: str = "BUCKET_TYPE_UNSPECIFIED"
+    hot_load_bucket_url: str = ""
+    hot_load_trainer_job: str = ""
+    active_model_version: str = ""
+    target_model_version: str = ""
+    pricing_plan_id: str = ""
+
+    hot_load_transition_type: Any = Field(default=None, exclude=True)
+    created_by: Any = not_returned()
+    world_size: Any = not_returned()
+    generator_count: Any = not_returned()
+    disaggregated_prefill_count: Any = not_returned()
+    disaggregated_prefill_world_size: Any = not_returned()
+    max_batch_size: Any = not_returned()
+    max_peft_batch_size: Any = not_returned()
+    kv_cache_memory_pct: Any = not_returned()
+    image_tag: Any = not_returned()
+    disable_accounting: Any = not_returned()
+    extra_args: Any = not_returned()
+    extra_values: Any = not_returned()
+    engine: Any = not_returned()
+    for_training: Any = not_returned()
+    workload: Any = not_returned()
+    spot: Any = not_returned()
+    preemptible: Any = not_returned()
+
+
+class ScaleDeploymentRequest(ApiModel):
+    replica_count: Annotated[int, Field(ge=0, le=MAX_REPLICAS)]
+
+
+def replica_stats(counts: dict[str, int]) -> ReplicaStats:
+    """Replica states and how many there are of each, in the API's words."""
+    return ReplicaStats(
+        pending_scheduling_replica_count=counts.get(Replica.PENDING, 0),
+        downloading_model_replica_count=counts.get(Replica.STARTING, 0),
+        initializing_replica_count=counts.get(Replica.LOADING, 0),
+        ready_replica_count=counts.get(Replica.READY, 0),
+    )
+
+
+def deployment_message(row: DeploymentRow, base: ModelRow, counts: dict[str, int]) -> Deployment:
+    """A deployment as the API shows it; `counts` are its replicas by state."""
+    stats = replica_stats(counts)
+    return Deployment(
+        name=row.name,
+        display_name=row.display_name,
+        description=row.description,
+        annotations=row.annotations,
+        create_time=row.create_time,
+        update_time=row.update_time,
+        delete_time=row.delete_time,
+        purge_time=row.purge_time,
+        state=row.state,
+        status=Status.of(row),
+        base_model=base.name,
+        min_replica_count=row.min_replica_count,
+        max_replica_count=row.max_replica_count,
+        desired_replica_count=row.desired_replica_count,
+        replica_count=stats.total,
+        replica_stats=stats,
+        accelerator_count=row.accelerator_count,
+        accelerator_type=row.accelerator_type,
+        precision=row.precision,
+        max_context_length=row.max_context_length,
+        enable_addons=row.enable_addons,
+    )

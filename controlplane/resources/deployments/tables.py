@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String, Text, cast, text
+from sqlalchemy.orm import Mapped, column_property, declared_attr, mapped_column
+
+from controlplane.db import Base, LeaseColumns, ResourceColumns, StateColumns, now
+
+
+class DeploymentRow(ResourceColumns, StateColumns, LeaseColumns, Base):
+    """The wanted serving of one base model."""
+
+    __tablename__ = "deployments"
+    __table_args__ = (
+        # A deleted deployment keeps its row for a while; its id is free again at once.
+        Index(
+            "uq_deployments_account_id_id",
+            "account_id",
+            "id",
+            unique=True,
+            postgresql_where=text("state <> 'DELETED'"),
+        ),
+        ForeignKeyConstraint(["account_id"], ["accounts.id"]),
+    )
+
+    description: Mapped[str] = mapped_column(default="")
+    annotations: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    created_by: Mapped[str] = mapped_column(default="")
+    base_model_uid: Mapped[uuid.UUID] = mapped_column(ForeignKey("models.uid"), index=True)
+    min_replica_count: Mapped[int] = mapped_column(default=0)
+    max_replica_count: Mapped[int] = mapped_column(default=1)
+    desired_replica_count: Mapped[int] = mapped_column(default=1)
+    enable_addons: Mapped[bool] = mapped_column(default=False)
+    accelerator_type: Mapped[str] = mapped_column(String(60), default="ACCELERATOR_TYPE_UNSPECIFIED")
+    accelerator_count: Mapped[int] = mapped_column(default=0)
+    precision: Mapped[str] = mapped_column(String(40), default="PRECISION_UNSPECIFIED")
+    max_context_length: Mapped[int] = mapped_column(default=0)
+    generation: Mapped[int] = mapped_column(default=1)
+    """Counts the changes that a running engine cannot take: replicas of an older one are replaced."""
+    delete_time: Mapped[datetime | None] = mapped_column(default=None)
+    purge_time: Mapped[datetime | None] = mapped_column(default=None)
+    consecutive_failures: Mapped[int] = mapped_column(default=0)
+    """Rounds in which an engine failed, since one was last ready; counts towards backoff and FAILED."""
+    retry_at: Mapped[datetime | None] = mapped_column(default=None)
+    """No new replica is started before this moment."""
+
+    @property
+    def name(self) -> str:
+        return f"accounts/{self.account_id}/deployments/{self.id}"
+
+    @declared_attr
+    @classmethod
+    def page_key(cls) -> Mapped[str]:
+        """What pages are ordered by: ids repeat once deleted deployments are listed too."""
+        return column_property(cls.id + "/" + cast(cls.uid, Text))
+
+
+class ReplicaRow(Base):
+    """One running engine, from its start to its end. A restart is a new row."""
+
+    __tablename__ = "replicas"
+
+    uid: Mapped[uuid.UUID] = mapped_column(primary_key=True, default=uuid.uuid4)
+    deployment_uid: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("deployments.uid", ondelete="CASCADE"), index=True
+    )
+    generation: Mapped[int] = mapped_column(default=1)
+    state: Mapped[str] = mapped_column(String(40))
+    state_time: Mapped[datetime] = mapped_column(default=now)
+    """When `state` last changed."""
+    reason: Mapped[str] = mapped_column(String(60), default="")
+    """Why it failed; empty while it has not, and when it is stopped because nobody wants it any more."""
+    message: Mapped[str] = mapped_column(default="")
+    host: Mapped[str] = mapped_column(default="")
+    port: Mapped[int] = mapped_column(default=0)
+    served_name: Mapped[str] = mapped_column(default="")
+    """The name under which the engine answers for the base model."""
+    health_misses: Mapped[int] = mapped_column(default=0)
+    """Looks in a row at a once healthy engine that it did not answer."""
+    unhealthy_since: Mapped[datetime | None] = mapped_column(default=None)
+    create_time: Mapped[datetime] = mapped_column(default=now)
+    ready_time: Mapped[datetime | None] = mapped_column(default=None)
+    end_time: Mapped[datetime | None] = mapped_column(default=None)
+
+
+class ReplicaAdapterRow(Base):
+    """What came of loading a deployed model on one replica. It serves there once `proven_at` is set."""
+
+    __tablename__ = "replica_adapters"
+
+    replica_uid: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("replicas.uid", ondelete="CASCADE"), primary_key=True
+    )
+    deployed_model_uid: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("deployed_models.uid", ondelete="CASCADE"), primary_key=True
+    )
+    engine_name: Mapped[str]
+    """The name under which the engine answers for the adapter."""
+    proven_at: Mapped[datetime | None] = mapped_column(default=None)
+    """When a probe told its output from the base's; empty while the last attempt to load it failed."""
+    status_code: Mapped[str] = mapped_column(String(40), default="OK")
+    message: Mapped[str] = mapped_column(default="")
+    """Why the last attempt failed."""
+    retry_at: Mapped[datetime | None] = mapped_column(default=None)
+    """A failed attempt is not repeated before this moment."""

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Query, Response
+from sqlalchemy import select
+
+from controlplane.auth import Caller
+from controlplane.context import CallerDep, ContextDep
+from controlplane.errors import invalid
+from controlplane.names import ResourceName
+from controlplane.queue import RECONCILE_FINE_TUNING_JOB
+from controlplane.resources.fine_tuning_jobs import service
+from controlplane.resources.fine_tuning_jobs.schemas import FineTuningJob, JobMetrics, job_message
+from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
+from controlplane.rest.access import find, own_account
+from controlplane.rest.masks import changes
+from controlplane.rest.paging import PageRequest, fetch_page, page_request
+from controlplane.rest.responses import reply, reply_page
+from controlplane.rest.schema import Empty
+from controlplane.storage import ObjectNotFound
+
+router = APIRouter(prefix="/v1/accounts/{account_id:rid}/fineTuningJobs", tags=["fineTuningJobs"])
+
+
+def name_of(caller: Caller, account_id: str, job_id: str) -> ResourceName:
+    return ResourceName(own_account(caller, account_id), "fineTuningJobs", job_id)
+
+
+@router.post("", response_model=FineTuningJob, summary="Create a fine-tuning job")
+async def create_job(
+    ctx: ContextDep,
+    caller: CallerDep,
+    account_id: str,
+    body: Annotated[FineTuningJob, Body()],
+    job_id: Annotated[str, Query(alias="fineTuningJobId")] = "",
+) -> Response:
+    own_account(caller, account_id)
+    async with ctx.work() as work:
+        row = await service.create_job(work.session, ctx.settings, caller, job_id, body)
+        work.hint(RECONCILE_FINE_TUNING_JOB, row.uid)
+    return reply(job_message(row))
+
+
+@router.get("", response_model=FineTuningJob, summary="List fine-tuning jobs")
+async def list_jobs(
+    ctx: ContextDep, caller: CallerDep, account_id: str, page: Annotated[PageRequest, Depends(page_request)]
+) -> Response:
+    own_account(caller, account_id)
+    query = select(FineTuningJobRow).where(FineTuningJobRow.account_id == account_id)
+    async with ctx.db.session() as session:
+        found = await fetch_page(session, query, FineTuningJobRow.id, page, f"jobs of {account_id}")
+    return reply_page("fineTuningJobs", [job_message(row) for row in found.rows], found, page.read_mask)
+
+
+@router.get("/{job_id:rid}", response_model=FineTuningJob, summary="Get a fine-tuning job")
+async def get_job(
+    ctx: ContextDep, caller: CallerDep, account_id: str, job_id: str, readMask: str = ""
+) -> Response:
+    async with ctx.db.session() as session:
+        row = await find(session, FineTuningJobRow, name_of(caller, account_id, job_id))
+    return reply(job_message(row), readMask)
+
+
+@router.get(
+    "/{job_id:rid}:metrics", response_model=JobMetrics, summary="Get what the trainer has logged so far"
+)
+async def get_metrics(ctx: ContextDep, caller: CallerDep, account_id: str, job_id: str) -> Response:
+    async with ctx.db.session() as session:
+        row = await find(session, FineTuningJobRow, name_of(caller, account_id, job_id))
+    try:
+        logged = await asyncio.to_thread(ctx.store.get_bytes, row.prefix + "metrics.jsonl")
+    except ObjectNotFound:
+        return reply(JobMetrics())
+    return reply(JobMetrics(metrics=[json.loads(line) for line in logged.splitlines() if line.strip()]))
+
+
+@router.patch("/{job_id:rid}", response_model=FineTuningJob, summary="Update a job's display name")
+async def update_job(
+    ctx: ContextDep,
+    caller: CallerDep,
+    account_id: str,
+    job_id: str,
+    body: Annotated[FineTuningJob, Body()],
+    updateMask: str = "",
+) -> Response:
+    changed = changes(body, updateMask)
+    fixed = sorted(changed.keys() - {"display_name"})
+    if fixed:
+        raise invalid(f"{fixed[0]} of a job cannot be changed; create another job", fixed[0])
+    async with ctx.work() as work:
+        row = await find(work.session, FineTuningJobRow, name_of(caller, account_id, job_id), lock=True)
+        row.display_name = changed.get("display_name", row.display_name)
+        await work.session.flush()
+    return reply(job_message(row))
+
+
+@router.delete("/{job_id:rid}", response_model=Empty, summary="Stop and delete a job; its model stays")
+async def delete_job(ctx: ContextDep, caller: CallerDep, account_id: str, job_id: str) -> Response:
+    async with ctx.work() as work:
+        row = await service.delete_job(work.session, name_of(caller, account_id, job_id))
+        work.hint(RECONCILE_FINE_TUNING_JOB, row.uid)
+    return reply(Empty())

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String, UniqueConstraint, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from controlplane.db import Base, LeaseColumns, ResourceColumns, StateColumns
+
+
+class FineTuningJobRow(ResourceColumns, StateColumns, LeaseColumns, Base):
+    __tablename__ = "fine_tuning_jobs"
+    __table_args__ = (
+        UniqueConstraint("account_id", "id"),
+        # Two jobs that are still to make the same model would overwrite each other's result.
+        Index(
+            "uq_fine_tuning_jobs_account_id_model_id",
+            "account_id",
+            "model_id",
+            unique=True,
+            postgresql_where=text("state IN ('CREATING', 'PENDING', 'RUNNING')"),
+        ),
+        ForeignKeyConstraint(["account_id"], ["accounts.id"]),
+    )
+
+    created_by: Mapped[str] = mapped_column(default="")
+    kind: Mapped[str] = mapped_column(String(40))
+    """`conversation` or `text_completion`."""
+    model_id: Mapped[str] = mapped_column(String(63))
+    """The id of the model that the job makes, in the job's account."""
+    # What the job read. An ended job outlives them; `settings` keeps their names.
+    base_model_uid: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("models.uid", ondelete="SET NULL"), index=True
+    )
+    warm_start_uid: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("models.uid", ondelete="SET NULL"), default=None
+    )
+    dataset_uid: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("datasets.uid", ondelete="SET NULL"), index=True
+    )
+    evaluation_dataset_uid: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("datasets.uid", ondelete="SET NULL"), default=None
+    )
+    settings: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """The resolved settings: what the user gave, with the base model's defaults filled in."""
+    progress: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    output_model_uid: Mapped[uuid.UUID | None] = mapped_column(default=None)
+    """The model that the result becomes; chosen when the trainer has succeeded."""
+    result: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    attempt: Mapped[int] = mapped_column(default=0)
+    """Counts trainer processes; each has a folder of its own."""
+    crashes: Mapped[int] = mapped_column(default=0)
+    """Trainers that ended by themselves without a result."""
+    start_time: Mapped[datetime | None] = mapped_column(default=None)
+    end_time: Mapped[datetime | None] = mapped_column(default=None)
+
+    @property
+    def name(self) -> str:
+        return f"accounts/{self.account_id}/fineTuningJobs/{self.id}"
+
+    @property
+    def prefix(self) -> str:
+        """Where the job's checkpoints, metrics and adapter lie in the object store."""
+        return f"accounts/{self.account_id}/fine-tuning-jobs/{self.uid}/"

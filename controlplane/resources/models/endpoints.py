@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends, Query, Response
+from sqlalchemy import select
+
+from controlplane.context import CallerDep, ContextDep
+from controlplane.errors import field_violations
+from controlplane.names import ResourceName
+from controlplane.queue import RECONCILE_MODEL
+from controlplane.resources.deployed_models.service import deployed_model_refs
+from controlplane.resources.models import service
+from controlplane.resources.models.schemas import (
+    CreateModelRequest,
+    Model,
+    ValidateUploadResponse,
+    model_message,
+)
+from controlplane.resources.models.tables import ModelRow
+from controlplane.resources.uploads import (
+    GetDownloadEndpointResponse,
+    GetUploadEndpointRequest,
+    GetUploadEndpointResponse,
+    ask_for_check,
+    download_urls,
+    refuse_if_invalid,
+    register_files,
+    upload_urls,
+    wait_for_verdict,
+)
+from controlplane.rest.access import find, own_account
+from controlplane.rest.masks import changes
+from controlplane.rest.paging import PageRequest, fetch_page, page_request
+from controlplane.rest.responses import reply, reply_page
+from controlplane.rest.schema import Empty
+
+router = APIRouter(prefix="/v1/accounts/{account_id:rid}/models", tags=["models"])
+
+
+@router.post("", response_model=Model, summary="Create a model; upload its files next")
+async def create_model(
+    ctx: ContextDep, caller: CallerDep, account_id: str, body: Annotated[CreateModelRequest, Body()]
+) -> Response:
+    own_account(caller, account_id)
+    async with ctx.work() as work:
+        row = await service.create_model(work.session, caller, body)
+        base = (await service.base_rows(work.session, [row])).get(row.base_model_uid)
+    return reply(model_message(row, base))
+
+
+@router.get("", response_model=Model, summary="List models; of another account, its public ones")
+async def list_models(
+    ctx: ContextDep, caller: CallerDep, account_id: str, page: Annotated[PageRequest, Depends(page_request)]
+) -> Response:
+    query = select(ModelRow).where(ModelRow.account_id == account_id)
+    if account_id != caller.account_id:
+        query = query.where(ModelRow.public)
+    async with ctx.db.session() as session:
+        found = await fetch_page(session, query, ModelRow.id, page, f"models of {account_id}")
+        bases = await service.base_rows(session, list(found.rows))
+    messages = [model_message(row, bases.get(row.base_model_uid)) for row in found.rows]
+    return reply_page("models", list(messages), found, page.read_mask)
+
+
+@router.get("/{model_id:rid}", response_model=Model, summary="Get a model")
+async def get_model(
+    ctx: ContextDep, caller: CallerDep, account_id: str, model_id: str, readMask: str = ""
+) -> Response:
+    async with ctx.db.session() as session:
+        row = await service.find_readable(session, caller, ResourceName(account_id, "models", model_id))
+        base = (await service.base_rows(session, [row])).get(row.base_model_uid)
+        refs = await deployed_model_refs(session, row.uid, caller.account_id)
+    return reply(model_message(row, base, refs), readMask)
+
+
+@router.patch("/{model_id:rid}", response_model=Model, summary="Update a model's metadata")
+async def update_model(
+    ctx: ContextDep,
+    caller: CallerDep,
+    account_id: str,
+    model_id: str,
+    body: Annotated[Model, Body()],
+    updateMask: str = "",
+) -> Response:
+    own_account(caller, account_id)
+    async with ctx.work() as work:
+        name = ResourceName(account_id, "models", model_id)
+        row = await service.update_model(work.session, name, changes(body, updateMask))
+        base = (await service.base_rows(work.session, [row])).get(row.base_model_uid)
+    return reply(model_message(row, base))
+
+
+@router.delete("/{model_id:rid}", response_model=Empty, summary="Delete a model and its files")
+async def delete_model(ctx: ContextDep, caller: CallerDep, account_id: str, model_id: str) -> Response:
+    own_account(caller, account_id)
+    async with ctx.work() as work:
+        await service.delete_model(work.session, ResourceName(account_id, "models", model_id))
+    return reply(Empty())
+
+
+@router.post(
+    "/{model_id:rid}:getUploadEndpoint",
+    response_model=GetUploadEndpointResponse,
+    summary="Register the model's files and get a signed URL to PUT each to",
+)
+async def get_upload_endpoint(
+    ctx: ContextDep,
+    caller: CallerDep,
+    account_id: str,
+    model_id: str,
+    body: Annotated[GetUploadEndpointRequest, Body()],
+) -> Response:
+    own_account(caller, account_id)
+    async with ctx.work() as work:
+        row = await find(work.session, ModelRow, ResourceName(account_id, "models", model_id), lock=True)
+        register_files(row, body)
+    unsigned = {name: f"s3://{ctx.settings.s3_bucket}/{row.prefix}{name}" for name in row.files}
+    urls = upload_urls(ctx.store, row)
+    answer = GetUploadEndpointResponse(filename_to_signed_urls=urls, filename_to_unsigned_uris=unsigned)
+    return reply(answer, body.read_mask)
+
+
+@router.get(
+    "/{model_id:rid}:validateUpload",
+    response_model=ValidateUploadResponse,
+    summary="Have the uploaded files checked; the model is READY once they are good",
+)
+async def validate_upload(
+    ctx: ContextDep,
+    caller: CallerDep,
+    account_id: str,
+    model_id: str,
+    skip_hf_config_validation: Annotated[bool, Query(alias="skipHfConfigValidation")] = False,
+    trust_remote_code: Annotated[bool, Query(alias="trustRemoteCode")] = False,
+    config_only: Annotated[bool, Query(alias="configOnly")] = False,
+) -> Response:
+    own_account(caller, account_id)
+    service.refuse_skipping(skip_hf_config_validation, trust_remote_code, config_only)
+    async with ctx.work() as work:
+        row = await find(work.session, ModelRow, ResourceName(account_id, "models", model_id), lock=True)
+        ask_for_check(row)
+        work.hint(RECONCILE_MODEL, row.uid)
+    row = await wait_for_verdict(ctx, ModelRow, row.uid)
+    violations = [(problem["file"] or problem["field"], problem["reason"]) for problem in row.problems]
+    refuse_if_invalid(row, [field_violations(violations)])
+    return reply(ValidateUploadResponse(warnings=row.facts.get("warnings", [])))
+
+
+@router.get(
+    "/{model_id:rid}:getDownloadEndpoint",
+    response_model=GetDownloadEndpointResponse,
+    summary="Get a signed URL for each of the model's files",
+)
+async def get_download_endpoint(
+    ctx: ContextDep, caller: CallerDep, account_id: str, model_id: str
+) -> Response:
+    async with ctx.db.session() as session:
+        row = await service.find_readable(session, caller, ResourceName(account_id, "models", model_id))
+    return reply(GetDownloadEndpointResponse(filename_to_signed_urls=download_urls(ctx.store, row)))

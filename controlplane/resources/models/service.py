@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import delete, or_, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from controlplane.auth import Caller
+from controlplane.errors import failed_precondition, invalid, not_found
+from controlplane.names import ResourceName, check_id, parse_name
+from controlplane.resources.models.schemas import CreateModelRequest
+from controlplane.resources.models.states import HF_BASE_MODEL, HF_PEFT_ADDON, OTHER_KINDS, SUPPORTED_KINDS
+from controlplane.resources.tables import DeployedModelRow, DeploymentRow, FineTuningJobRow, ModelRow
+from controlplane.resources.uploads import READY, UPLOADING, add_garbage, reset_verdict
+from controlplane.rest.access import find, insert
+
+UPDATABLE = (
+    "display_name",
+    "description",
+    "github_url",
+    "hugging_face_url",
+    "public",
+    "context_length",
+    "supports_image_input",
+    "supports_tools",
+)
+IGNORED_ON_UPDATE = ("base_model_details",)
+SHOWN_NAMES = 3
+
+
+async def find_readable(session: AsyncSession, caller: Caller, name: ResourceName) -> ModelRow:
+    """A model that the caller may read: the account's own, or a public one. 404 otherwise."""
+    row = await session.scalar(
+        select(ModelRow).where(ModelRow.account_id == name.account_id, ModelRow.id == name.id)
+    )
+    if row is None or (row.account_id != caller.account_id and not row.public):
+        raise not_found(str(name))
+    return row
+
+
+async def create_model(session: AsyncSession, caller: Caller, request: CreateModelRequest) -> ModelRow:
+    request.refuse_unsupported()
+    given = request.model.given()
+    kind = chosen_kind(given)
+    row = ModelRow(
+        account_id=caller.account_id,
+        id=check_id(request.model_id, "modelId"),
+        kind=kind,
+        state=UPLOADING,
+        created_by=caller.email,
+        **{field: given[field] for field in UPDATABLE if field in given},
+    )
+    if kind == HF_PEFT_ADDON:
+        row.base_model_uid = (await addon_base(session, caller, given)).uid
+    reset_verdict(row)
+    await insert(session, row, row.name)
+    return row
+
+
+def chosen_kind(given: dict[str, Any]) -> str:
+    kind: str = given.get("kind") or "KIND_UNSPECIFIED"
+    if kind == "KIND_UNSPECIFIED":
+        kind = HF_BASE_MODEL if given.get("base_model_details") else HF_PEFT_ADDON
+    if kind in OTHER_KINDS:
+        raise invalid(
+            f"models of kind {kind} are not supported; use {' or '.join(SUPPORTED_KINDS)}", "model.kind"
+        )
+    if kind not in SUPPORTED_KINDS:
+        raise invalid(f"kind {kind!r} is none of {', '.join((*SUPPORTED_KINDS, *OTHER_KINDS))}", "model.kind")
+    return kind
+
+
+async def addon_base(session: AsyncSession, caller: Caller, given: dict[str, Any]) -> ModelRow:
+    """The base model that a new addon names: READY, of the right kind, and able to carry LoRA."""
+    details = given.get("peft_details")
+    if details is None or not details.base_model:
+        raise invalid("an addon needs peftDetails.baseModel", "model.peftDetails.baseModel")
+    name = parse_name(details.base_model, "models", caller.account_id, "peftDetails.baseModel")
+    base = await find_readable(session, caller, name)
+    if base.kind != HF_BASE_MODEL:
+        raise invalid(f"{base.name} is itself an addon", "model.peftDetails.baseModel")
+    if base.state != READY:
+        raise failed_precondition(f"base model {base.name} is not READY")
+    if not base.facts.get("supports_lora"):
+        raise invalid(
+            f"the engine serves no addons on {base.facts.get('architecture')}", "model.peftDetails.baseModel"
+        )
+    return base
+
+
+async def update_model(session: AsyncSession, name: ResourceName, changed: dict[str, Any]) -> ModelRow:
+    row = await find(session, ModelRow, name, lock=True)
+    fixed = sorted(changed.keys() - set(UPDATABLE) - set(IGNORED_ON_UPDATE))
+    for field in fixed:
+        if field == "kind" and changed[field] == row.kind:
+            continue
+        raise invalid(f"{field} of a model cannot be changed", field)
+    if changed.get("context_length", 0) > (
+        row.facts.get("context_length") or changed.get("context_length", 0)
+    ):
+        raise invalid(
+            f"contextLength is more than the model's own {row.facts['context_length']}", "contextLength"
+        )
+    for field in UPDATABLE:
+        if field in changed:
+            setattr(row, field, changed[field])
+    await session.flush()
+    return row
+
+
+async def delete_model(session: AsyncSession, name: ResourceName) -> None:
+    row = await find(session, ModelRow, name, lock=True)
+    reasons = await in_use(session, row)
+    if reasons:
+        raise failed_precondition(f"cannot delete {row.name}: {reasons}")
+    await session.execute(
+        delete(DeploymentRow).where(DeploymentRow.base_model_uid == row.uid, DeploymentRow.state == "DELETED")
+    )
+    add_garbage(session, row.prefix)
+    await session.delete(row)
+
+
+async def in_use(session: AsyncSession, row: ModelRow) -> str:
+    """Why the model cannot go: what stands on it, by name; empty when nothing does."""
+    users: tuple[tuple[str, Any, Any], ...] = (
+        ("it is deployed as", DeployedModelRow, DeployedModelRow.model_uid == row.uid),
+        (
+            "deployments serve it:",
+            DeploymentRow,
+            (DeploymentRow.base_model_uid == row.uid) & (DeploymentRow.state != "DELETED"),
+        ),
+        ("addons are based on it:", ModelRow, ModelRow.base_model_uid == row.uid),
+        (
+            "fine-tuning jobs read it:",
+            FineTuningJobRow,
+            or_(FineTuningJobRow.base_model_uid == row.uid, FineTuningJobRow.warm_start_uid == row.uid)
+            & FineTuningJobRow.state.in_(("CREATING", "PENDING", "RUNNING")),
+        ),
+    )
+    for words, table, condition in users:
+        found = (await session.scalars(select(table).where(condition).limit(SHOWN_NAMES + 1))).all()
+        if found:
+            # Another account's use of a public model counts, but its names are nobody else's business.
+            own = [user.name for user in found[:SHOWN_NAMES] if user.account_id == row.account_id]
+            more = " and others" if len(found) > len(own) else ""
+            return f"{words} {', '.join(own)}{more}" if own else "other accounts use it"
+    return ""
+
+
+async def base_rows(session: AsyncSession, rows: list[ModelRow]) -> dict[Any, ModelRow]:
+    """The base models of these addons, by uid."""
+    uids = {row.base_model_uid for row in rows if row.base_model_uid}
+    if not uids:
+        return {}
+    found = await session.scalars(select(ModelRow).where(ModelRow.uid.in_(uids)))
+    return {row.uid: row for row in found}
+
+
+def refuse_skipping(skip_hf_config_validation: bool, trust_remote_code: bool, config_only: bool) -> None:
+    """The check has no shortcuts: what it would pass over is what later fails on a GPU."""
+    if trust_remote_code:
+        raise invalid(
+            "trustRemoteCode is refused: code that comes with a model is never run", "trustRemoteCode"
+        )
+    if skip_hf_config_validation:
+        raise invalid(
+            "skipHfConfigValidation is not supported: every model is checked", "skipHfConfigValidation"
+        )
+    if config_only:
+        raise invalid("configOnly is not supported: a model is checked as a whole", "configOnly")

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from controlplane.db import Base, LeaseColumns, ResourceColumns, StateColumns
+
+
+class ModelRow(ResourceColumns, StateColumns, LeaseColumns, Base):
+    """An ML model. `files` and `facts` are what was registered and what the check found."""
+
+    __tablename__ = "models"
+    __table_args__ = (
+        UniqueConstraint("account_id", "id"),
+        ForeignKeyConstraint(["account_id"], ["accounts.id"]),
+    )
+
+    kind: Mapped[str] = mapped_column(String(40))
+    description: Mapped[str] = mapped_column(default="")
+    github_url: Mapped[str] = mapped_column(default="")
+    hugging_face_url: Mapped[str] = mapped_column(default="")
+    public: Mapped[bool] = mapped_column(default=False)
+    context_length: Mapped[int] = mapped_column(default=0)
+    supports_image_input: Mapped[bool] = mapped_column(default=False)
+    supports_tools: Mapped[bool] = mapped_column(default=False)
+    base_model_uid: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("models.uid"), default=None, index=True
+    )
+    """The base of an addon."""
+    fine_tuning_job: Mapped[str] = mapped_column(default="")
+    created_by: Mapped[str] = mapped_column(default="")
+    files: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """file name → {"size": int, "sha256": str}; `sha256` is empty until the check has read the file."""
+    facts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """What the check read: architecture, parameter count, context length, LoRA rank and the like."""
+    conversation_config: Mapped[dict[str, Any] | None] = mapped_column(default=None)
+    problems: Mapped[list[Any]] = mapped_column(default=list)
+    """The problems that the last check found: [{"file", "field", "reason"}]."""
+
+    @property
+    def name(self) -> str:
+        return f"accounts/{self.account_id}/models/{self.id}"
+
+    @property
+    def prefix(self) -> str:
+        """Where the model's files lie in the object store."""
+        return f"accounts/{self.account_id}/models/{self.uid}/"

@@ -1,0 +1,127 @@
+"""How messages and errors are written on the wire: once, for every endpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic.alias_generators import to_camel
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from controlplane.errors import ApiError, Code, field_violations
+from controlplane.names import InvalidName
+from controlplane.rest.masks import apply_read_mask
+from controlplane.rest.paging import Page
+from controlplane.rest.schema import ApiModel
+from controlplane.storage import StorageUnavailable
+
+log = logging.getLogger(__name__)
+
+CODE_OF_HTTP_STATUS = {404: Code.NOT_FOUND, 405: Code.UNIMPLEMENTED, 413: Code.OUT_OF_RANGE}
+
+
+class WireResponse(Response):
+    """JSON with its keys sorted, as the API writes it."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def message_dict(message: ApiModel) -> dict[str, Any]:
+    """A message as JSON values: camelCase, unset messages left out, unset scalars present."""
+    return message.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def reply(message: ApiModel, read_mask: str | None = None) -> WireResponse:
+    return WireResponse(apply_read_mask(message_dict(message), read_mask))
+
+
+def reply_page(key: str, messages: list[ApiModel], page: Page, read_mask: str | None = None) -> WireResponse:
+    """A list: the collection's own key, the next page's token, and how many there are in all."""
+    items = [apply_read_mask(message_dict(message), read_mask) for message in messages]
+    return WireResponse({key: items, "nextPageToken": page.next_token, "totalSize": page.total_size})
+
+
+def error_response(error: ApiError) -> JSONResponse:
+    body = {"code": error.code.number, "message": error.message, "details": error.details}
+    return JSONResponse(body, status_code=error.http_status, headers=error.headers)
+
+
+def unavailable(what: str) -> ApiError:
+    text = f"{what} cannot be reached now; try again in a moment"
+    return ApiError(Code.UNAVAILABLE, text, headers={"Retry-After": "2"})
+
+
+def describe_validation(problems: list[dict[str, Any]]) -> ApiError:
+    """pydantic's findings as one INVALID_ARGUMENT: the first in words, all of them in the details."""
+    violations = [_violation(problem) for problem in problems[:100]]
+    field, text = violations[0]
+    message = text if not field or text.startswith("unknown field") else f"{field}: {text}"
+    return ApiError(Code.INVALID_ARGUMENT, message, [field_violations(violations)])
+
+
+def _violation(problem: dict[str, Any]) -> tuple[str, str]:
+    place = problem["loc"]
+    source, inner = (place[0], place[1:]) if place and place[0] in ("body", "query", "path") else ("", place)
+    field = ".".join(str(part) for part in inner)
+    if problem["type"] == "json_invalid":
+        return "", f"the body is not valid JSON: {problem.get('ctx', {}).get('error', 'malformed')}"
+    if problem["type"] == "extra_forbidden":
+        return field, f'unknown field "{field}"'
+    if problem["type"] == "missing" and not field:
+        return "", f"the request's {source or 'body'} is missing"
+    if problem["type"] == "missing":
+        return to_camel(field), "is required"
+    return field, problem["msg"].removeprefix("Value error, ")
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Every error leaves as google.rpc.Status; what is unforeseen is logged and said without its inside."""
+
+    @app.exception_handler(ApiError)
+    async def api_error(_: Request, error: ApiError) -> JSONResponse:
+        return error_response(error)
+
+    @app.exception_handler(InvalidName)
+    async def invalid_name(_: Request, error: InvalidName) -> JSONResponse:
+        return error_response(ApiError(Code.INVALID_ARGUMENT, str(error)))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
+        return error_response(describe_validation(list(error.errors())))
+
+    @app.exception_handler(HTTPException)
+    async def http_error(request: Request, error: HTTPException) -> JSONResponse:
+        code = CODE_OF_HTTP_STATUS.get(error.status_code, Code.INVALID_ARGUMENT)
+        text = {
+            404: f"no such path: {request.method} {request.url.path}",
+            405: f"{request.method} is not allowed on {request.url.path}",
+            400: "the body is not valid JSON",
+        }.get(error.status_code, str(error.detail))
+        headers = dict(error.headers or {})
+        return error_response(ApiError(code, text, http_status=error.status_code, headers=headers))
+
+    @app.exception_handler(StorageUnavailable)
+    async def no_storage(request: Request, error: StorageUnavailable) -> JSONResponse:
+        log.error("%s %s failed: %s", request.method, request.url.path, error)
+        return error_response(unavailable("the object store"))
+
+    @app.exception_handler(OperationalError)
+    @app.exception_handler(PoolTimeoutError)
+    async def no_database(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s failed: %s", request.method, request.url.path, error)
+        return error_response(unavailable("the database"))
+
+    @app.exception_handler(Exception)
+    async def unforeseen(request: Request, error: Exception) -> JSONResponse:
+        log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return error_response(ApiError(Code.INTERNAL, "internal error; the server's log has the cause"))

@@ -1,0 +1,181 @@
+"""Fine-tuning jobs: what a request may say, and what it is told when it cannot work."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import select
+
+from controlplane.bootstrap import ensure_account
+from controlplane.resources.tables import DatasetRow, FineTuningJobRow, ModelRow
+
+JOBS = "/v1/accounts/hearth/fineTuningJobs"
+BASE = "accounts/hearth/models/base"
+CONVERSATION = {"dataset": "chats", "baseModel": BASE, "conversation": {}}
+COMPLETION = {
+    "dataset": "texts",
+    "baseModel": BASE,
+    "textCompletion": {"inputTemplate": "Q: {question}", "outputTemplate": "answer"},
+}
+
+
+@pytest.fixture(autouse=True)
+def inputs(db, admin_key):
+    """A tunable base, one that is not, an addon, and a dataset of each kind."""
+    facts = {
+        "supports_lora": True,
+        "architecture": "LlamaForCausalLM",
+        "parameter_count": 10,
+        "context_length": 512,
+    }
+    with db.session() as session:
+        ensure_account(session, "hearth", "a@x.org")
+        base = ModelRow(
+            account_id="hearth",
+            id="base",
+            kind="HF_BASE_MODEL",
+            state="READY",
+            facts=facts,
+            context_length=512,
+        )
+        session.add(base)
+        session.flush()
+        session.add_all(
+            [
+                ModelRow(account_id="hearth", id="half", kind="HF_BASE_MODEL", state="UPLOADING"),
+                ModelRow(
+                    account_id="hearth",
+                    id="fixed",
+                    kind="HF_BASE_MODEL",
+                    state="READY",
+                    facts={**facts, "supports_lora": False},
+                ),
+                ModelRow(
+                    account_id="hearth",
+                    id="addon",
+                    kind="HF_PEFT_ADDON",
+                    state="READY",
+                    facts={"r": 4},
+                    base_model_uid=base.uid,
+                ),
+                DatasetRow(account_id="hearth", id="chats", state="READY", format="CHAT", example_count=100),
+                DatasetRow(
+                    account_id="hearth",
+                    id="texts",
+                    state="READY",
+                    format="COMPLETION",
+                    example_count=100,
+                    report={"fields": ["answer", "question"]},
+                ),
+                DatasetRow(account_id="hearth", id="half", state="UPLOADING", format="CHAT"),
+            ]
+        )
+
+
+async def test_a_job_gets_the_base_models_defaults(api):
+    job = (await api.post(f"{JOBS}?fineTuningJobId=first", json=CONVERSATION)).json()
+    assert job["name"] == f"{JOBS.removeprefix('/v1/')}/first"
+    assert job["state"] == "CREATING"
+    assert (job["epochs"], job["learningRate"], job["loraRank"], job["batchSize"]) == (1, 1e-4, 8, 16)
+    assert (job["cutoffLength"], job["loraAlpha"]) == (512, 16)
+    assert job["modelId"].startswith("ft-")
+    assert job["dataset"] == "accounts/hearth/datasets/chats"
+
+
+async def test_snake_case_as_the_settings_file_has_it_is_understood(api):
+    body = {"dataset": "texts", "base_model": BASE, "model_id": "mine", "lora_rank": 16, "epochs": 2.5}
+    body["text_completion"] = {"input_template": "{question}", "output_template": "{answer}"}
+    job = (await api.post(JOBS, json=body)).json()
+    assert (job["modelId"], job["loraRank"], job["epochs"]) == ("mine", 16, 2.5)
+    assert len(job["name"].rsplit("/", 1)[1]) == 32
+
+
+async def test_a_job_may_go_on_from_an_addon(api):
+    body = {"dataset": "chats", "warmStartFrom": "addon", "conversation": {}}
+    job = (await api.post(JOBS, json=body)).json()
+    assert (job["warmStartFrom"], job["loraRank"]) == ("accounts/hearth/models/addon", 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "words"),
+    [
+        ({"conversation": None}, 400, "exactly one"),
+        ({"textCompletion": COMPLETION["textCompletion"]}, 400, "both"),
+        ({"textClassification": {"text": "a", "label": "b"}}, 400, "textClassification"),
+        ({"dataset": ""}, 400, "dataset"),
+        ({"dataset": "texts"}, 400, "COMPLETION"),
+        ({"dataset": "half"}, 400, "not READY"),
+        ({"dataset": "none"}, 404, "none"),
+        ({"dataset": "accounts/rival/datasets/chats"}, 404, "not found"),
+        ({"baseModel": "half"}, 400, "not READY"),
+        ({"baseModel": "fixed"}, 400, "not tunable"),
+        ({"baseModel": "addon"}, 400, "addon"),
+        ({"baseModel": ""}, 400, "exactly one"),
+        ({"warmStartFrom": "addon"}, 400, "exactly one"),
+        ({"epochs": 101}, 400, "epochs"),
+        ({"epochs": -1}, 400, "epochs"),
+        ({"learningRate": 2}, 400, "learningRate"),
+        ({"loraRank": 65}, 400, "loraRank"),
+        ({"batchSize": 12}, 400, "power of 2"),
+        ({"batchSize": 16, "microBatchSize": 3}, 400, "multiple"),
+        ({"cutoffLength": 513}, 400, "512"),
+        ({"lrSchedulerType": "zigzag"}, 400, "lrSchedulerType"),
+        ({"earlyStop": True}, 400, "evaluation"),
+        ({"conversation": {"jinjaTemplate": "{% for %}"}}, 400, "line 1"),
+        ({"wandbProject": "x"}, 400, "wandbProject"),
+        ({"modelId": "base"}, 409, "base"),
+        ({"modelId": "Bad_Id"}, 400, "modelId"),
+        ({"colour": "red"}, 400, "colour"),
+    ],
+)
+async def test_what_cannot_work_is_refused_before_anything_is_stored(api, db, change, status, words):
+    answer = await api.post(JOBS, json={**CONVERSATION, **change})
+    assert answer.status_code == status, answer.text
+    assert words in answer.json()["message"]
+    with db.session() as session:
+        assert session.scalars(select(FineTuningJobRow)).all() == []
+
+
+async def test_a_template_that_names_a_missing_field_is_refused_with_the_fields_there_are(api):
+    body = {**COMPLETION, "textCompletion": {"inputTemplate": "{prompt}", "outputTemplate": "{answer}"}}
+    answer = await api.post(JOBS, json=body)
+    assert answer.status_code == 400
+    assert "prompt" in answer.json()["message"]
+    assert "answer, question" in answer.json()["message"]
+
+
+async def test_more_examples_than_allowed_are_counted_with_the_epochs(api, db):
+    with db.session() as session:
+        session.scalars(select(DatasetRow).where(DatasetRow.id == "chats")).one().example_count = 1_000_000
+    answer = await api.post(JOBS, json={**CONVERSATION, "epochs": 3.5})
+    assert "3,500,000" in answer.json()["message"]
+
+
+async def test_two_running_jobs_do_not_make_the_same_model(api):
+    assert (await api.post(JOBS, json={**CONVERSATION, "modelId": "mine"})).status_code == 200
+    second = await api.post(JOBS, json={**CONVERSATION, "modelId": "mine"})
+    assert (second.status_code, second.json()["code"]) == (409, 6)
+
+
+async def test_what_a_running_job_reads_is_not_deleted(api):
+    await api.post(JOBS, json=CONVERSATION)
+    for path in ("datasets/chats", "models/base"):
+        answer = await api.delete(f"/v1/accounts/hearth/{path}")
+        assert (answer.status_code, answer.json()["code"]) == (400, 9)
+
+
+async def test_an_ended_job_outlives_what_it_read(api, db):
+    await api.post(f"{JOBS}?fineTuningJobId=old", json=CONVERSATION)
+    with db.session() as session:
+        session.scalars(select(FineTuningJobRow)).one().state = "COMPLETED"
+    assert (await api.delete("/v1/accounts/hearth/datasets/chats")).status_code == 200
+    assert (await api.get(f"{JOBS}/old")).json()["dataset"] == "accounts/hearth/datasets/chats"
+
+
+async def test_a_job_is_listed_renamed_measured_and_deleted(api, object_store):
+    await api.post(f"{JOBS}?fineTuningJobId=a", json=CONVERSATION)
+    assert [job["name"] for job in (await api.get(JOBS)).json()["fineTuningJobs"]] == [f"{JOBS[4:]}/a"]
+    assert (await api.patch(f"{JOBS}/a", json={"displayName": "A"})).json()["displayName"] == "A"
+    assert (await api.patch(f"{JOBS}/a", json={"epochs": 3})).status_code == 400
+    assert (await api.get(f"{JOBS}/a:metrics")).json() == {"metrics": []}
+    assert (await api.delete(f"{JOBS}/a")).json() == {}
+    assert (await api.get(f"{JOBS}/a")).json()["state"] == "DELETING"
