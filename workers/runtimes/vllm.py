@@ -1,0 +1,138 @@
+"""What is vLLM's own: its command line, and what its last words mean."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from workers.runtimes.base import ReplicaSpec
+
+GPU_SERVER = "vllm.entrypoints.openai.api_server"
+CPU_SERVER = "workers.runtimes.cpu_server"
+LORA_RANKS = (8, 16, 32, 64)
+"""The ranks that the engine can be built for, of those that addons may have."""
+
+PRECISION_FLAGS: dict[str, tuple[str, ...]] = {
+    "": (),
+    "PRECISION_UNSPECIFIED": (),
+    # The API's word for 16 bits; the engine keeps the kind that the weights have.
+    "FP16": (),
+    "BF16": ("--dtype", "bfloat16"),
+    "FP8": ("--quantization", "fp8"),
+    "FP8_MM": ("--quantization", "fp8"),
+    "FP8_KV": ("--kv-cache-dtype", "fp8"),
+    "NF4": ("--quantization", "bitsandbytes"),
+}
+GPU_ONLY_PRECISIONS = frozenset({"FP8", "FP8_MM", "FP8_KV", "NF4"})
+
+
+class UnsupportedPrecision(ValueError):
+    """The engine cannot serve the model in the precision asked for."""
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """SPEC.json of `python -m workers.runtimes.engine`: the replica, and what the node adds."""
+
+    replica: ReplicaSpec
+    cache_dir: Path
+    cpu_threads: int
+    """OpenMP threads of an engine on the CPU; 0 where the replica has GPUs."""
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.cpu_threads > 0
+
+
+ENGINE_SPEC = TypeAdapter(EngineSpec)
+PHASE_FILE = "phase.txt"
+"""In the replica's directory: the EnginePhase, as far as the engine's own process knows it."""
+
+
+def engine_command(
+    spec: EngineSpec, model_path: Path, chat_template: Path | None, environ: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """The command that serves the replica, and its whole environment. `environ` is what it starts from.
+
+    Raises UnsupportedPrecision.
+    """
+    replica = spec.replica
+    argv = [sys.executable, "-m", CPU_SERVER if spec.on_cpu else GPU_SERVER]
+    argv += ["--model", str(model_path), "--served-model-name", replica.served_name]
+    argv += ["--host", replica.host, "--port", str(replica.port)]
+    argv += ["--disable-uvicorn-access-log", "--no-enable-log-requests", "--enable-prompt-tokens-details"]
+    argv += precision_flags(replica.precision, spec.on_cpu)
+    if replica.max_model_len is not None:
+        argv += ["--max-model-len", str(replica.max_model_len)]
+    if chat_template is not None:
+        argv += ["--chat-template", str(chat_template)]
+    if replica.enable_adapters:
+        argv += lora_flags(replica)
+    if spec.on_cpu:
+        argv += ["--enforce-eager"]
+    elif replica.accelerator_count > 1:
+        argv += ["--tensor-parallel-size", str(replica.accelerator_count)]
+    return argv, engine_environment(spec, environ)
+
+
+def precision_flags(precision: str, on_cpu: bool) -> tuple[str, ...]:
+    if precision not in PRECISION_FLAGS:
+        raise UnsupportedPrecision(f"the engine does not serve in precision {precision}")
+    if on_cpu and precision in GPU_ONLY_PRECISIONS:
+        raise UnsupportedPrecision(f"precision {precision} needs a GPU, and this node serves on the CPU")
+    return PRECISION_FLAGS[precision]
+
+
+def lora_flags(replica: ReplicaSpec) -> list[str]:
+    rank = next((rank for rank in LORA_RANKS if rank >= replica.max_lora_rank), LORA_RANKS[-1])
+    return [
+        "--enable-lora",
+        "--max-lora-rank",
+        str(rank),
+        "--max-loras",
+        str(replica.max_loras),
+        "--max-cpu-loras",
+        str(max(replica.max_cpu_loras, replica.max_loras)),
+    ]
+
+
+def engine_environment(spec: EngineSpec, environ: Mapping[str, str]) -> dict[str, str]:
+    """Everything but Hearth's own settings, which hold secrets; caches stay inside the data directory."""
+    env = {name: value for name, value in environ.items() if not name.startswith("HEARTH_")}
+    cache = spec.cache_dir / "engine"
+    env |= {
+        "HF_HUB_OFFLINE": "1",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",
+        "XDG_CACHE_HOME": str(cache),
+        "VLLM_CACHE_ROOT": str(cache / "vllm"),
+        "VLLM_CONFIG_ROOT": str(cache / "vllm-config"),
+        "HF_HOME": str(cache / "huggingface"),
+        "TORCHINDUCTOR_CACHE_DIR": str(cache / "torchinductor"),
+        "TRITON_CACHE_DIR": str(cache / "triton"),
+        # Sockets have paths of 107 characters at most: this one is relative to the engine's directory.
+        "VLLM_RPC_BASE_PATH": "tmp",
+    }
+    if spec.replica.enable_adapters:
+        env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "True"
+    if spec.on_cpu:
+        env |= cpu_environment(spec)
+    return env
+
+
+def cpu_environment(spec: EngineSpec) -> dict[str, str]:
+    """See docs/performance.md, "Engine start", for what each of these is worth."""
+    return {
+        "VLLM_CPU_KVCACHE_SPACE": str(spec.replica.kv_cache_gib),
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "OMP_NUM_THREADS": str(spec.cpu_threads),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "TORCH_COMPILE_DISABLE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
