@@ -1,0 +1,308 @@
+"""Fine-tuning jobs made true. The trainer is a stand-in: these tests are about the reconciler's own steps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import func, select, update
+
+from controlplane.bootstrap import ensure_account
+from controlplane.db import Database
+from controlplane.resources.tables import DatasetRow, FineTuningJobRow, GarbageRow, ModelRow
+from workers.context import WorkerContext
+from workers.reconcile.fine_tuning_jobs import reconcile_fine_tuning_job
+from workers.reconcile.fine_tuning_plan import MAX_CRASHES
+from workers.runtimes.base import NoCapacity, ProcessState, TrainerObservation
+
+SETTINGS = {
+    "base_model": "accounts/hearth/models/base",
+    "warm_start_from": "",
+    "dataset": "accounts/hearth/datasets/data",
+    "evaluation_dataset": "",
+    "epochs": 1.0,
+    "learning_rate": 1e-4,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0,
+    "batch_size": 16,
+    "micro_batch_size": 0,
+    "lora_rank": 8,
+    "lora_alpha": 16,
+    "lora_target_modules": [],
+    "cutoff_length": 512,
+    "evaluation": False,
+    "evaluation_split": 0.15,
+    "early_stop": False,
+    "templates": {},
+}
+
+
+class TrainerStandIn:
+    """Remembers what was started, and reports what a test has set."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, int, dict]] = []
+        self.seen: dict[int, TrainerObservation] = {}
+        self.full = False
+
+    def start_trainer(self, spec):
+        if self.full:
+            raise NoCapacity("no free GPU: 1 of 1 in use")
+        self.started.append((spec.job_uid, spec.attempt, dict(spec.document)))
+        self.seen[spec.attempt] = TrainerObservation(ProcessState.RUNNING)
+
+    def observe_trainer(self, job_uid, attempt):
+        return self.seen.get(attempt, TrainerObservation(ProcessState.ABSENT))
+
+    def stop_trainer(self, job_uid, attempt):
+        self.seen[attempt] = TrainerObservation(ProcessState.EXITED, exit_code=143, stopped=True)
+
+    def remove_trainer(self, job_uid, attempt):
+        self.seen.pop(attempt, None)
+        return True
+
+
+@pytest.fixture
+def db(settings):
+    database = Database(settings.database_url, pool_size=2)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def trainer():
+    return TrainerStandIn()
+
+
+@pytest.fixture
+def context(settings, db, object_store, trainer):
+    return WorkerContext(settings, db, object_store, trainer)
+
+
+@pytest.fixture
+def add_job(db):
+    """Adds a job that is due, over one base model and one dataset."""
+    with db.session() as session:
+        ensure_account(session, "hearth", "a@x.org")
+        files = {"f": {"size": 1, "sha256": "0" * 64}}
+        base = ModelRow(account_id="hearth", id="base", kind="HF_BASE_MODEL", state="READY", files=files)
+        data = DatasetRow(account_id="hearth", id="data", state="READY", files=files)
+        session.add_all([base, data])
+
+    def add(job_id="job", **values):
+        with db.session() as session:
+            row = FineTuningJobRow(
+                account_id="hearth",
+                id=job_id,
+                kind="conversation",
+                model_id=f"{job_id}-model",
+                base_model_uid=base.uid,
+                dataset_uid=data.uid,
+                settings=SETTINGS,
+                **{"state": "CREATING", "next_reconcile_at": func.now(), **values},
+            )
+            session.add(row)
+            session.flush()
+            return row.uid
+
+    return add
+
+
+@pytest.fixture
+def step(context, db):
+    """Reconciles a job once, now, and returns its row."""
+
+    def once(uid):
+        with db.session() as session:
+            session.execute(
+                update(FineTuningJobRow)
+                .where(FineTuningJobRow.uid == uid)
+                .values(next_reconcile_at=func.now())
+            )
+        reconcile_fine_tuning_job(context, uid)
+        with db.session() as session:
+            return session.get(FineTuningJobRow, uid)
+
+    return once
+
+
+@pytest.fixture
+def running(add_job, step):
+    """A job whose trainer is at work."""
+    uid = add_job()
+    step(uid)
+    step(uid)
+    return uid
+
+
+def put_json(store, row, name, value):
+    store.put_bytes(row.prefix + name, json.dumps(value).encode())
+
+
+def put_adapter(store, row):
+    content = b"weights"
+    store.put_bytes(row.prefix + "adapter/adapter_model.safetensors", content)
+    file = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    put_json(store, row, "adapter/manifest.json", {"files": {"adapter_model.safetensors": file}})
+
+
+def test_a_new_job_gets_a_place_and_then_a_trainer(add_job, step, trainer):
+    uid = add_job()
+    assert step(uid).state == "RUNNING"
+    step(uid)
+    ((job_uid, attempt, document),) = trainer.started
+    assert (job_uid, attempt) == (str(uid), 1)
+    assert document["base_model"]["files"] == [{"name": "f", "size": 1, "sha256": "0" * 64}]
+    assert document["output_prefix"] == f"accounts/hearth/fine-tuning-jobs/{uid}/"
+
+
+def test_a_second_job_waits_for_the_first_ones_place(running, add_job, step, trainer):
+    second = add_job("second")
+    row = step(second)
+    assert (row.state, row.reason) == ("PENDING", "WAITING_FOR_PLACE")
+    assert len(trainer.started) == 1
+
+
+def test_a_node_without_room_is_named_and_tried_again(add_job, step, trainer):
+    uid = add_job()
+    trainer.full = True
+    step(uid)
+    row = step(uid)
+    assert (row.reason, row.status_message) == ("NO_CAPACITY", "no free GPU: 1 of 1 in use")
+    trainer.full = False
+    step(uid)
+    assert len(trainer.started) == 1
+
+
+def test_progress_is_copied_while_the_trainer_works(running, step, object_store, db):
+    row = step(running)
+    put_json(
+        object_store, row, "progress.json", {"phase": "TRAINING", "step": 3, "max_steps": 9, "loss": 0.5}
+    )
+    row = step(running)
+    assert (row.reason, row.progress["step"]) == ("TRAINING", 3)
+
+
+def test_a_half_written_progress_is_no_progress(running, step, object_store):
+    row = step(running)
+    object_store.put_bytes(row.prefix + "progress.json", b'{"phase": "TRA')
+    assert step(running).state == "RUNNING"
+
+
+def test_an_interrupted_trainer_is_started_again_and_blamed_for_nothing(running, step, trainer):
+    trainer.seen[1] = TrainerObservation(ProcessState.LOST)
+    step(running)
+    row = step(running)
+    assert (row.attempt, row.crashes) == (2, 0)
+    assert [attempt for _, attempt, _ in trainer.started] == [1, 2]
+
+
+def test_a_trainer_that_keeps_dying_fails_the_job_with_its_last_words(running, step, trainer):
+    for attempt in range(1, MAX_CRASHES + 2):
+        trainer.seen[attempt] = TrainerObservation(
+            ProcessState.EXITED, signal=9, log_tail=f"step {attempt}\nallocating"
+        )
+        row = step(running)
+        if row.state == "RUNNING":
+            step(running)
+    assert (row.state, row.reason) == ("FAILED", "TRAINER_CRASHED")
+    assert "signal 9" in row.status_message
+    assert row.status_message.endswith("allocating")
+
+
+def test_a_failed_result_fails_the_job_with_its_own_code(running, step, trainer, object_store):
+    row = step(running)
+    put_json(
+        object_store,
+        row,
+        "result.json",
+        {"outcome": "failed", "code": "INVALID_ARGUMENT", "reason": "TEMPLATE", "message": "row 7: bad role"},
+    )
+    trainer.seen[1] = TrainerObservation(ProcessState.EXITED, exit_code=1, log_tail="Traceback")
+    row = step(running)
+    assert (row.state, row.status_code, row.reason) == ("FAILED", "INVALID_ARGUMENT", "TEMPLATE")
+    assert row.status_message.startswith("row 7: bad role")
+    assert "Traceback" in row.status_message
+
+
+def succeed(store, row):
+    put_adapter(store, row)
+    put_json(store, row, "result.json", {"outcome": "succeeded", "metrics": {"train_loss": 0.01}})
+
+
+def test_a_result_becomes_a_model_and_the_job_completes_when_it_is_ready(running, step, object_store, db):
+    succeed(object_store, step(running))
+    step(running)
+    with db.session() as session:
+        model = session.scalars(select(ModelRow).where(ModelRow.id == "job-model")).one()
+        assert (model.kind, model.state, model.fine_tuning_job) == (
+            "HF_PEFT_ADDON",
+            "UPLOADING",
+            "accounts/hearth/fineTuningJobs/job",
+        )
+        assert model.next_reconcile_at is not None
+    assert object_store.get_bytes(model.prefix + "adapter_model.safetensors") == b"weights"
+    assert step(running).state == "RUNNING"
+    with db.session() as session:
+        session.get(ModelRow, model.uid).state = "READY"
+    row = step(running)
+    assert row.state == "COMPLETED"
+    assert row.status_message == "{'train_loss': 0.01}"
+    assert row.next_reconcile_at is None
+
+
+def test_an_adapter_that_fails_its_check_fails_the_job_and_is_removed(running, step, object_store, db):
+    succeed(object_store, step(running))
+    row = step(running)
+    with db.session() as session:
+        model = session.get(ModelRow, row.output_model_uid)
+        model.reason, model.status_message = "INVALID", "rank 99 is too large"
+    row = step(running)
+    assert row.state == "FAILED"
+    assert "rank 99 is too large" in row.status_message
+    with db.session() as session:
+        assert session.get(ModelRow, row.output_model_uid) is None
+        assert len(session.scalars(select(GarbageRow)).all()) == 1
+
+
+def test_a_model_name_taken_meanwhile_does_not_throw_the_training_away(running, step, object_store, db):
+    with db.session() as session:
+        session.add(ModelRow(account_id="hearth", id="job-model", kind="HF_BASE_MODEL", state="READY"))
+    succeed(object_store, step(running))
+    row = step(running)
+    assert row.model_id.startswith("job-model-")
+
+
+def test_deleting_a_running_job_stops_its_trainer_before_anything_goes(running, step, trainer, db):
+    with db.session() as session:
+        session.get(FineTuningJobRow, running).state = "DELETING"
+    assert step(running).state == "DELETING"
+    assert trainer.seen[1].stopped
+    assert step(running) is None
+    assert trainer.seen == {}
+    with db.session() as session:
+        assert [row.prefix for row in session.scalars(select(GarbageRow))] == [
+            f"accounts/hearth/fine-tuning-jobs/{running}/"
+        ]
+
+
+def test_a_worker_that_lost_its_lease_changes_nothing(running, step, trainer, db, monkeypatch):
+    observe = trainer.observe_trainer
+
+    def slow(job_uid, attempt):
+        with db.session() as session:
+            row = session.get(FineTuningJobRow, running)
+            row.lease_token, row.status_message = None, "somebody else's"
+        return replace(observe(job_uid, attempt), state=ProcessState.LOST)
+
+    monkeypatch.setattr(trainer, "observe_trainer", slow)
+    row = step(running)
+    assert (row.attempt, row.status_message) == (1, "somebody else's")
+
+
+def test_an_ended_job_is_left_alone(add_job, step, trainer):
+    uid = add_job(state="COMPLETED")
+    assert step(uid).next_reconcile_at is None
+    assert trainer.started == []

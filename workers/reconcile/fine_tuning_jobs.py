@@ -1,0 +1,289 @@
+"""Making fine-tuning jobs true: one trainer process a job, followed until its result is a model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from controlplane.db import now
+from controlplane.resources.fine_tuning_jobs.states import COMPLETED, FAILED, PENDING, RUNNING, mark
+from controlplane.resources.tables import FineTuningJobRow, GarbageRow, ModelRow
+from controlplane.resources.uploads import INVALID, READY
+from controlplane.storage import ObjectNotFound, StorageUnavailable
+from workers.context import WorkerContext
+from workers.reconcile.fine_tuning_plan import (
+    JobView,
+    OutputModel,
+    Step,
+    Trainer,
+    crash_message,
+    plan_job,
+    success_message,
+)
+from workers.reconcile.fine_tuning_result import register_model
+from workers.reconcile.fine_tuning_spec import job_spec
+from workers.reconcile.lease import Lease, LeaseLost, claim_lease, kept_alive
+from workers.runtimes.base import NoCapacity, ProcessState, TrainerObservation, TrainerSpec
+
+log = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=30)
+SOON = timedelta(0)
+POLL = timedelta(seconds=1)
+WAIT_FOR_PLACE = timedelta(seconds=2)
+WAIT_FOR_STORE = timedelta(seconds=5)
+SHOWN_LOG_LINES = 20
+
+TRAINER_OF_PROCESS = {
+    ProcessState.ABSENT: Trainer.ABSENT,
+    ProcessState.RUNNING: Trainer.ALIVE,
+    ProcessState.EXITED: Trainer.ENDED,
+    ProcessState.LOST: Trainer.INTERRUPTED,
+}
+
+# Admissions wait for each other on this lock, so that two workers do not give away one place twice.
+ADMISSION_LOCK = 0x48454153
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A job as one pass sees it: the row, the trainer, and what lies in the object store."""
+
+    row: FineTuningJobRow
+    trainer: TrainerObservation
+    progress: dict[str, Any]
+    result: dict[str, Any]
+    model: ModelRow | None
+
+    def view(self) -> JobView:
+        return JobView(
+            self.row.state,
+            self.row.crashes,
+            trainer_of(self.trainer),
+            self.result.get("outcome"),
+            self.output(),
+        )
+
+    def output(self) -> OutputModel:
+        if self.model is None:
+            return OutputModel.NONE
+        if self.model.state == READY:
+            return OutputModel.READY
+        return OutputModel.INVALID if self.model.reason == INVALID else OutputModel.CHECKING
+
+
+def reconcile_fine_tuning_job(context: WorkerContext, uid: uuid.UUID) -> None:
+    """One pass over a job: load, plan, execute, write while the lease holds."""
+    lease = claim_lease(context.db, FineTuningJobRow, uid, LEASE)
+    if lease is None:
+        return
+    try:
+        with kept_alive(context.db, lease):
+            loaded = load(context, uid)
+            step = plan_job(loaded.view())
+            next_after = STEPS[step](context, lease, loaded)
+        with context.db.session() as session:
+            lease.release(session, next_after)
+    except StorageUnavailable as error:
+        log.warning("job %s waits for the object store: %s", uid, error)
+        with context.db.session() as session:
+            lease.release(session, WAIT_FOR_STORE)
+    except LeaseLost:
+        log.warning("job %s: the lease was lost; another worker has it", uid)
+
+
+def load(context: WorkerContext, uid: uuid.UUID) -> Loaded:
+    with context.db.session() as session:
+        row = session.get_one(FineTuningJobRow, uid)
+        model = session.get(ModelRow, row.output_model_uid) if row.output_model_uid else None
+    trainer = context.runtime.observe_trainer(str(row.uid), row.attempt)
+    if row.state != RUNNING:
+        return Loaded(row, trainer, {}, {}, model)
+    progress = read_json(context, row.prefix + "progress.json")
+    return Loaded(row, trainer, progress, read_json(context, row.prefix + "result.json"), model)
+
+
+def read_json(context: WorkerContext, key: str) -> dict[str, Any]:
+    try:
+        found = json.loads(context.store.get_bytes(key))
+    except (ObjectNotFound, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def trainer_of(seen: TrainerObservation) -> Trainer:
+    if seen.state is ProcessState.EXITED and seen.stopped:
+        return Trainer.INTERRUPTED
+    return TRAINER_OF_PROCESS[seen.state]
+
+
+def admit(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    """Give the job a trainer's place when one is free."""
+    with context.db.session() as session:
+        session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADMISSION_LOCK})
+        row = lease.guard(session)
+        running = session.scalar(
+            select(func.count()).select_from(FineTuningJobRow).where(FineTuningJobRow.state == RUNNING)
+        )
+        if row.state != PENDING:
+            mark(row, PENDING)
+        if (running or 0) >= context.settings.max_trainers:
+            mark(
+                row, PENDING, reason="WAITING_FOR_PLACE", message=f"waiting for {running} running jobs to end"
+            )
+            return WAIT_FOR_PLACE
+        mark(row, RUNNING, reason="STARTING", message="starting its trainer")
+        row.attempt += 1
+        row.start_time = row.start_time or now()
+    return SOON
+
+
+def start(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    with context.db.session() as session:
+        document = job_spec(session, loaded.row)
+    try:
+        context.runtime.start_trainer(TrainerSpec(str(loaded.row.uid), loaded.row.attempt, document))
+    except NoCapacity as error:
+        with context.db.session() as session:
+            mark(lease.guard(session), RUNNING, reason="NO_CAPACITY", message=str(error))
+        return WAIT_FOR_PLACE
+    return POLL
+
+
+def restart(context: WorkerContext, lease: Lease, *, crashed: bool, message: str) -> timedelta | None:
+    """Another attempt; the trainer goes on from its last good checkpoint."""
+    with context.db.session() as session:
+        row = lease.guard(session)
+        row.attempt += 1
+        row.crashes += 1 if crashed else 0
+        mark(row, RUNNING, reason="RESTARTING", message=message)
+    return SOON
+
+
+def restart_interrupted(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    return restart(context, lease, crashed=False, message="going on after an interruption")
+
+
+def restart_crashed(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    return restart(context, lease, crashed=True, message=crash_message_of(loaded))
+
+
+def follow(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    if loaded.progress and loaded.progress != loaded.row.progress:
+        with context.db.session() as session:
+            row = lease.guard(session)
+            row.progress = loaded.progress
+            mark(row, RUNNING, reason=str(loaded.progress.get("phase", "")), message="")
+    return POLL
+
+
+def register(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    register_model(context, lease, loaded.row)
+    return SOON
+
+
+def await_model(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    return POLL
+
+
+def complete(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    with context.db.session() as session:
+        end(lease, session, loaded, COMPLETED, "OK", "", success_message(loaded.result))
+    context.runtime.remove_trainer(str(loaded.row.uid), loaded.row.attempt)
+    return None
+
+
+def fail_with_result(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    result = loaded.result
+    message = "\n".join([str(result.get("message", "the trainer failed")), *last_words(log_lines(loaded))])
+    with context.db.session() as session:
+        end(lease, session, loaded, FAILED, result.get("code", "INTERNAL"), result.get("reason", ""), message)
+    return None
+
+
+def fail_crashed(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    with context.db.session() as session:
+        message = crash_message_of(loaded)
+        end(lease, session, loaded, FAILED, "INTERNAL", "TRAINER_CRASHED", message)
+    return None
+
+
+def fail_model(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    """The adapter did not pass the check that every uploaded addon passes."""
+    why = loaded.model.status_message if loaded.model else ""
+    with context.db.session() as session:
+        model = session.get(ModelRow, loaded.row.output_model_uid)
+        if model is not None:
+            session.add(GarbageRow(prefix=model.prefix))
+            session.delete(model)
+        message = f"the trained adapter did not pass its check: {why}"
+        end(lease, session, loaded, FAILED, "INTERNAL", "ADAPTER_INVALID", message)
+    return None
+
+
+def end(
+    lease: Lease, session: Session, loaded: Loaded, state: str, code: str, reason: str, message: str
+) -> None:
+    row = lease.guard(session)
+    row.result = loaded.result
+    row.progress = loaded.progress or row.progress
+    row.end_time = now()
+    mark(row, state, code=code, reason=reason, message=message)
+
+
+def stop(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    context.runtime.stop_trainer(str(loaded.row.uid), loaded.row.attempt)
+    return POLL
+
+
+def remove(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    """The end of a deleted job: its folders, its objects, its row. The model it made stays."""
+    for attempt in range(1, loaded.row.attempt + 1):
+        context.runtime.remove_trainer(str(loaded.row.uid), attempt)
+    with context.db.session() as session:
+        row = lease.guard(session)
+        session.add(GarbageRow(prefix=row.prefix))
+        session.delete(row)
+    return None
+
+
+def nothing(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    return None
+
+
+def crash_message_of(loaded: Loaded) -> str:
+    return crash_message(loaded.trainer.exit_code, loaded.trainer.signal, log_lines(loaded))
+
+
+def log_lines(loaded: Loaded) -> list[str]:
+    return loaded.trainer.log_tail.splitlines()[-SHOWN_LOG_LINES:]
+
+
+def last_words(lines: list[str]) -> list[str]:
+    return ["Last log lines:", *lines] if lines else []
+
+
+STEPS: dict[Step, Callable[[WorkerContext, Lease, Loaded], timedelta | None]] = {
+    Step.ADMIT: admit,
+    Step.START: start,
+    Step.RESTART_INTERRUPTED: restart_interrupted,
+    Step.RESTART_CRASHED: restart_crashed,
+    Step.FOLLOW: follow,
+    Step.REGISTER_MODEL: register,
+    Step.AWAIT_MODEL: await_model,
+    Step.COMPLETE: complete,
+    Step.FAIL_WITH_RESULT: fail_with_result,
+    Step.FAIL_CRASHED: fail_crashed,
+    Step.FAIL_MODEL: fail_model,
+    Step.STOP: stop,
+    Step.REMOVE: remove,
+    Step.NOTHING: nothing,
+}

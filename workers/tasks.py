@@ -1,0 +1,53 @@
+"""The Celery tasks: an id in, one call."""
+
+from __future__ import annotations
+
+import uuid
+from functools import lru_cache
+
+from celery import shared_task
+
+from controlplane.config import get_settings
+from controlplane.queue import (
+    RECONCILE_DATASET,
+    RECONCILE_DEPLOYMENT,
+    RECONCILE_FINE_TUNING_JOB,
+    RECONCILE_MODEL,
+)
+from workers.context import WorkerContext
+from workers.reconcile.datasets import reconcile_dataset
+from workers.reconcile.deployments import reconcile_deployment
+from workers.reconcile.fine_tuning_jobs import reconcile_fine_tuning_job
+from workers.reconcile.models import reconcile_model
+from workers.reconcile.sweep import run_sweep
+
+
+@lru_cache(maxsize=1)
+def context() -> WorkerContext:
+    """One per worker process: connections are pooled and shared by its threads."""
+    return WorkerContext.from_settings(get_settings())
+
+
+@shared_task(name=RECONCILE_MODEL)
+def model(uid: str) -> None:
+    reconcile_model(context(), uuid.UUID(uid))
+
+
+@shared_task(name=RECONCILE_DATASET)
+def dataset(uid: str) -> None:
+    reconcile_dataset(context(), uuid.UUID(uid))
+
+
+@shared_task(name=RECONCILE_DEPLOYMENT)
+def deployment(uid: str) -> None:
+    reconcile_deployment(context(), uuid.UUID(uid))
+
+
+@shared_task(name=RECONCILE_FINE_TUNING_JOB)
+def fine_tuning_job(uid: str) -> None:
+    reconcile_fine_tuning_job(context(), uuid.UUID(uid))
+
+
+@shared_task(name="hearth.sweep")
+def sweep() -> None:
+    run_sweep(context())
