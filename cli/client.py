@@ -1,0 +1,233 @@
+"""The one HTTP client of the API."""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, TextIO
+from urllib.parse import urlsplit
+
+from cli.errors import ApiError, CliError, Unreachable, api_error
+from cli.profile import Connection
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
+
+# The server may hold a request up to 30 s (a verdict on an upload); beyond twice that it is not coming.
+TIMEOUT_SECONDS = 75.0
+_RETRIES = 3
+BACKOFF_SECONDS = 0.5  # before the second attempt; it doubles
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class DryRun(Exception):
+    """Raised in the place of the first request that would change something."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        super().__init__()
+        self.request = request
+
+
+class ApiClient:
+    """Requests to the API as one user. Paths are resource names: `accounts/a/models/m`."""
+
+    def __init__(self, connection: Connection, *, dry_run: bool = False, trace: TextIO | None = None) -> None:
+        self.connection = connection
+        self.dry_run = dry_run
+        self._trace = trace
+
+    def get(self, name: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        return self.call("GET", name, query=query)
+
+    def look(self, name: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """A Get that also happens in a dry run: it serves to build the request that is shown."""
+        return self._send("GET", name, query=query)
+
+    def pages(self, name: str, key: str, query: Mapping[str, Any]) -> Iterator[tuple[list[Any], str]]:
+        """Pages of a list, each with the token of the next ("" at the end)."""
+        query = dict(query)
+        while True:
+            page = self.get(name, query)
+            token = str(page.get("nextPageToken") or "")
+            yield page.get(key) or [], token
+            if not token or token == query.get("pageToken"):
+                return
+            query["pageToken"] = token
+
+    def call(
+        self,
+        method: str,
+        name: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        then: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """One request and its JSON answer. `then` tells a dry run what would follow."""
+        if self.dry_run:
+            raise DryRun(self._described(method, name, query, body, then))
+        return self._send(method, name, query=query, body=body)
+
+    def upload(self, name: str, field: str, filename: str, stream: Any) -> dict[str, Any]:
+        """A multipart upload of one file, streamed."""
+        return self._send("POST", name, files={field: (filename, stream, "application/jsonl")})
+
+    def key_headers(self) -> Mapping[str, str]:
+        """The headers of `verifyApiKey`: they name the account that the key belongs to."""
+        response = self._exchange("GET", "/verifyApiKey", {})
+        if response.status_code >= 400:
+            raise api_error(response.status_code, _json(response), "/verifyApiKey")
+        return dict(response.headers)
+
+    def _send(
+        self,
+        method: str,
+        name: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Any = None,
+        files: Any = None,
+    ) -> dict[str, Any]:
+        path = f"/v1/{name}"
+        content = {"params": _query(query), "json": body, "files": files}
+        response = self._exchange(method, path, {k: v for k, v in content.items() if v})
+        answer = _json(response)
+        if response.status_code >= 400:
+            if answer is None:
+                raise self._not_ours(response)
+            raise api_error(response.status_code, answer, path)
+        if not isinstance(answer, dict):
+            raise self._not_ours(response)
+        return answer
+
+    def _exchange(self, method: str, path: str, content: dict[str, Any]) -> "httpx.Response":
+        """Sends once; again when the server asked to come later, or was away during a read."""
+        attempts = 1 if "files" in content else _RETRIES + 1
+        for attempt in range(attempts):
+            with self._failures_told():
+                started = time.monotonic()
+                response = self._http.request(method, path, **content)
+            self._note(f"{method} {response.request.url} -> {response.status_code}", started)
+            if not _come_again(method, response.status_code) or attempt == attempts - 1:
+                return response
+            time.sleep(_pause(response.headers.get("retry-after"), attempt))
+        raise AssertionError("the loop returns")
+
+    @contextmanager
+    def _failures_told(self) -> Iterator[None]:
+        import httpx
+
+        base_url = self.connection.base_url
+        try:
+            yield
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise CliError(
+                f'"{base_url}" is not an address of a server: {error}',
+                advice=["export FIREWORKS_BASE_URL=http://HOST:PORT"],
+            ) from None
+        except httpx.TimeoutException:
+            raise Unreachable(base_url, "it did not answer in time") from None
+        except httpx.TransportError as error:
+            raise Unreachable(base_url, str(error) or type(error).__name__) from None
+
+    @cached_property
+    def _http(self) -> "httpx.Client":
+        import httpx
+
+        key = self.connection.api_key
+        headers = {"User-Agent": f"firectl/{installed_version()}"}
+        if key:
+            headers["Authorization"] = f"Bearer {_checked_key(key)}"
+        return httpx.Client(
+            base_url=self.connection.base_url,
+            headers=headers,
+            verify=trust_for([self.connection.base_url]),
+            timeout=httpx.Timeout(TIMEOUT_SECONDS, connect=10.0),
+            # A proxy is for the world outside: a server on this machine is never behind it.
+            trust_env=urlsplit(self.connection.base_url).hostname not in _LOOPBACK,
+        )
+
+    def _not_ours(self, response: "httpx.Response") -> CliError:
+        return CliError(
+            f"{self.connection.base_url} answered {response.status_code} with something that is not JSON",
+            advice=["check FIREWORKS_BASE_URL (or --base-url): it should be a Hearth server's address"],
+        )
+
+    def _described(
+        self,
+        method: str,
+        name: str,
+        query: Mapping[str, Any] | None,
+        body: Any,
+        then: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        parts = {"query": dict(query or {}), "body": body, **(then or {})}
+        shown = {key: value for key, value in parts.items() if value not in (None, {})}
+        return {"method": method, "url": f"{self.connection.base_url}/v1/{name}", **shown}
+
+    def _note(self, line: str, started: float) -> None:
+        if self._trace is not None:
+            self._trace.write(f"[debug] {line} in {time.monotonic() - started:.2f} s\n")
+
+
+def trust_for(urls: Iterable[str]) -> "ssl.SSLContext | bool":
+    """What to verify servers with.
+
+    Reading the certificate authorities takes 0.1 s, which plain HTTP can spare; without them a TLS connection
+    is refused, not trusted.
+    """
+    import ssl
+
+    if any(urlsplit(url).scheme == "https" for url in urls):
+        return True
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def installed_version() -> str:
+    try:
+        return version("hearth")
+    except PackageNotFoundError:
+        return "unreleased"
+
+
+def is_outage(error: CliError) -> bool:
+    """Whether it is worth asking again soon: no answer, or the answer of a server that is starting."""
+    return isinstance(error, Unreachable) or (
+        isinstance(error, ApiError) and (error.status >= 500 or error.status == 429)
+    )
+
+
+def _come_again(method: str, status: int) -> bool:
+    """Whether the same request may be sent again: it was turned away, or it was a read that met an outage."""
+    return status == 429 or (method == "GET" and status in (502, 503, 504))
+
+
+def _checked_key(key: str) -> str:
+    if not key.isascii() or not key.isprintable():
+        raise CliError("the API key holds characters that no key has", advice=["firectl set-api-key KEY"])
+    return key
+
+
+def _query(query: Mapping[str, Any] | None) -> dict[str, str]:
+    return {key: _query_value(value) for key, value in (query or {}).items() if value not in (None, "")}
+
+
+def _query_value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _json(response: "httpx.Response") -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def _pause(retry_after: str | None, attempt: int) -> float:
+    """Seconds to wait: what the server asks for, within 30 s, else the usual pause."""
+    if retry_after and retry_after.isdigit():
+        return min(float(retry_after), 30.0)
+    return float(BACKOFF_SECONDS * 2**attempt)
