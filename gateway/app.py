@@ -1,0 +1,133 @@
+"""The gateway: the data plane's own process, and the one port that all public paths answer on."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import Receive, Scope, Send
+
+from controlplane.config import Settings, get_settings
+from gateway.access_log import AccessLog
+from gateway.errors import GatewayError, error_response, internal
+from gateway.gateway import Gateway
+from gateway.limits import Limits
+from gateway.openai import CHAT, COMPLETION, TextEndpoint, authenticate, get_model, list_models
+
+INFERENCE_PREFIXES = ("/inference/v1", "/v1")
+# Inference paths that are no control-plane paths either, so that they are not asked of the API.
+OTHER_INFERENCE = ("embeddings", "rerank", "messages", "responses", "audio", "image_generation")
+CONTROL_PATHS = ("/verifyApiKey", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc")
+
+
+def create_app(settings: Settings | None = None, limits: Limits | None = None) -> Starlette:
+    """The ASGI app; settings come from the environment unless given."""
+    if settings is None:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    chosen = settings or get_settings()
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        gateway = app.state.gateway = Gateway(chosen, limits or Limits())
+        gateway.start()
+        yield
+        await gateway.stop()
+
+    return Starlette(
+        routes=_routes(),
+        lifespan=lifespan,
+        middleware=[Middleware(AccessLog)],
+        exception_handlers={
+            GatewayError: _gateway_error,
+            HTTPException: _http_error,
+            Exception: _unforeseen,
+        },
+    )
+
+
+def _routes() -> list[BaseRoute]:
+    routes: list[BaseRoute] = [
+        Route("/healthz", _alive),
+        Route("/readyz", _ready),
+        Route("/metrics", _metrics),
+    ]
+    for prefix in INFERENCE_PREFIXES:
+        routes += [
+            *_only("POST", f"{prefix}/chat/completions", TextEndpoint(CHAT)),
+            *_only("POST", f"{prefix}/completions", TextEndpoint(COMPLETION)),
+            *_only("GET", f"{prefix}/models", list_models),
+            *_only("GET", f"{prefix}/models/{{model:path}}", get_model),
+        ]
+    routes += [Route(path, ControlPlane()) for path in CONTROL_PATHS]
+    return [*routes, Route("/v1/{path:path}", ControlPlane())]
+
+
+def _only(method: str, path: str, endpoint: Callable[..., Any]) -> list[BaseRoute]:
+    """A route for one method, and 405 for the others, which the control plane's wildcard would match."""
+    return [Route(path, endpoint, methods=[method]), Route(path, NotAllowed(method))]
+
+
+class NotAllowed:
+    def __init__(self, allowed: str) -> None:
+        self._allowed = allowed
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise HTTPException(405, headers={"Allow": self._allowed})
+
+
+class ControlPlane:
+    """Paths that the API answers; without an API behind this gateway they do not exist here."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        relay = scope["app"].state.gateway.relay
+        first = scope["path"].removeprefix("/v1/").split("/", 1)[0]
+        if relay is None or first in OTHER_INFERENCE:
+            raise HTTPException(404)
+        await relay.forward(scope, receive, send)
+
+
+async def _alive(_: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+async def _ready(request: Request) -> Response:
+    if request.app.state.gateway.is_ready:
+        return JSONResponse({"status": "ok"})
+    return JSONResponse({"status": "not ready"}, status_code=503)
+
+
+async def _metrics(request: Request) -> Response:
+    """The numbers name every account's deployments, so that only the operator may read them."""
+    gateway: Gateway = request.app.state.gateway
+    key = await authenticate(gateway, request.scope, request.headers)
+    operators = (gateway.settings.account_id, gateway.settings.platform_account)
+    if key.role != "admin" or key.account_id not in operators:
+        raise GatewayError(403, "PERMISSION_DENIED", "metrics are for an admin of the operator's account")
+    return Response(gateway.telemetry.render(), media_type="text/plain; version=0.0.4")
+
+
+def _gateway_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, GatewayError)
+    return error_response(error)
+
+
+def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code, text = {
+        404: ("NOT_FOUND", f"no such path: {request.method} {request.url.path}"),
+        405: ("METHOD_NOT_ALLOWED", f"{request.method} is not allowed on {request.url.path}"),
+    }.get(error.status_code, ("INVALID_ARGUMENT", error.detail))
+    return error_response(GatewayError(error.status_code, code, text, headers=error.headers))
+
+
+def _unforeseen(_: Request, error: Exception) -> Response:
+    """The server logs the error itself, after this is sent."""
+    return error_response(internal())

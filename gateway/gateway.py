@@ -1,0 +1,55 @@
+"""The parts of one gateway process, put together."""
+
+from __future__ import annotations
+
+from controlplane.config import Settings
+from controlplane.db import AsyncDatabase
+from gateway.admission import Admission
+from gateway.background import Background
+from gateway.balancer import Balancer
+from gateway.engines import Engines
+from gateway.keys import KeyCache
+from gateway.limits import Limits
+from gateway.metering import Meter
+from gateway.relay import Relay
+from gateway.replicas import read_snapshot
+from gateway.snapshot import Snapshot
+from gateway.telemetry import Telemetry
+
+
+class Gateway:
+    """Everything that requests share. `snapshot` is None until the first one is loaded."""
+
+    def __init__(self, settings: Settings, limits: Limits) -> None:
+        self.settings = settings
+        self.limits = limits
+        self.snapshot: Snapshot | None = None
+        self.database = AsyncDatabase(settings.database_url, settings.database_pool_size)
+        self.telemetry = Telemetry()
+        self.keys = KeyCache(self.database, limits)
+        self.meter = Meter(self.database, limits, self.telemetry.usage_dropped.inc)
+        self.admission = Admission(limits.in_flight, limits.in_flight_per_account)
+        self.balancer = Balancer(limits.avoid_seconds)
+        self.engines = Engines(limits, self.balancer)
+        self.relay = Relay(settings.api_url, limits) if settings.api_url else None
+        self.background = Background()
+
+    def start(self) -> None:
+        self.background.repeat("loading routes", self.limits.snapshot_seconds, self.load_snapshot)
+        self.background.repeat("refreshing keys", self.limits.key_fresh_seconds, self.keys.refresh)
+        self.background.repeat("writing usage", self.limits.flush_seconds, self.meter.flush)
+
+    async def load_snapshot(self) -> None:
+        self.snapshot = await read_snapshot(self.database, self.limits.database_seconds)
+
+    @property
+    def is_ready(self) -> bool:
+        return self.snapshot is not None and not self.background.failed
+
+    async def stop(self) -> None:
+        await self.background.stop()
+        await self.meter.close()
+        await self.engines.close()
+        if self.relay is not None:
+            await self.relay.close()
+        await self.database.close()

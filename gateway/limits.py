@@ -1,0 +1,43 @@
+"""Every bound of the gateway in one place: counts, bytes and seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    body_bytes: int = 10 * 1024 * 1024
+    body_depth: int = 64
+    """Nested objects and arrays in a request."""
+    body_seconds: float = 60.0
+    """How long a caller may take to send an inference request."""
+
+    in_flight: int = 1024
+    """Inference requests of this gateway at one time; more are answered with 503."""
+    in_flight_per_account: int = 512
+    """Of which one account may hold this many; more are answered with 429."""
+
+    connect_seconds: float = 5.0
+    silence_seconds: float = 600.0
+    """The longest wait for an engine's next byte, the first one included."""
+    answer_bytes: int = 128 * 1024 * 1024
+    """The largest answer that is not streamed."""
+    event_bytes: int = 16 * 1024 * 1024
+    """The largest single event of a stream."""
+    avoid_seconds: float = 2.0
+    """How long a replica that refused a connection is passed over while there is another."""
+
+    database_seconds: float = 5.0
+    """The longest wait for Postgres, at start and for a key that was never seen."""
+    key_fresh_seconds: float = 5.0
+    unknown_key_seconds: float = 2.0
+    known_keys: int = 10_000
+    key_lookups: int = 8
+    """Lookups of unseen keys at one time, so that wrong keys cannot take the connection pool."""
+
+    snapshot_seconds: float = 1.0
+    flush_seconds: float = 1.0
+    usage_rows: int = 100_000
+    """Rows kept in memory while Postgres is away; further ones are counted and dropped."""
+    usage_batch: int = 1000

@@ -1,0 +1,252 @@
+"""The inference endpoints: chat/completions, completions and models."""
+
+from __future__ import annotations
+
+import itertools
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from gateway.answers import MalformedAnswer, Shaper
+from gateway.dialect import EngineRequest, translate_chat, translate_completion
+from gateway.engines import Batches, EngineDied
+from gateway.errors import GatewayError, invalid, model_not_found, unavailable
+from gateway.gateway import Gateway
+from gateway.incoming import Incoming, read_json
+from gateway.keys import KnownKey
+from gateway.metering import Tokens
+from gateway.resolver import reachable_models, resolve
+from gateway.snapshot import Route, Snapshot
+from gateway.sse import encode_done, encode_events
+
+CLIENT_GONE = 499
+EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
+NO_CHAT = "model is missing conversation_config, please use /completions API instead"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of the two ways to ask for text."""
+
+    endpoint: str
+    translate: Callable[[dict[str, Any], int, str | None], EngineRequest]
+    needs_chat: bool
+
+
+CHAT = Kind("chat/completions", translate_chat, needs_chat=True)
+COMPLETION = Kind("completions", translate_completion, needs_chat=False)
+
+
+class TextEndpoint:
+    """An ASGI endpoint of its own, since it listens for the caller's leaving for as long as it answers."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind = kind
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway: Gateway = scope["app"].state.gateway
+        headers = Headers(scope=scope)
+        key = await authenticate(gateway, scope, headers)
+        with gateway.admission.enter(key.account_id):
+            incoming = Incoming(receive)
+            sent = await read_json(incoming, headers, gateway.limits)
+            if isolation := headers.get("x-prompt-cache-isolation-key"):
+                sent.setdefault("prompt_cache_isolation_key", isolation)
+            exchange = Exchange(gateway, self._kind, key, find_route(gateway, key, sent.get("model")))
+            scope["notes"]["model"] = exchange.route.model.name
+            request = exchange.translate(sent)
+            await incoming.until_gone(exchange.run(request, send))
+
+
+class Exchange:
+    """One request to a deployed model, from its translation to its row of usage."""
+
+    def __init__(self, gateway: Gateway, kind: Kind, key: KnownKey, route: Route) -> None:
+        self.route = route
+        self._gateway = gateway
+        self._kind = kind
+        self._key = key
+        self._id = uuid.uuid4().hex
+        self._tokens = Tokens()
+        self._started = time.monotonic()
+
+    def translate(self, sent: dict[str, Any]) -> EngineRequest:
+        if self._kind.needs_chat and not self.route.model.supports_chat:
+            raise GatewayError(404, "NOT_FOUND", NO_CHAT, param="model")
+        # A visitor's prompts are cached apart, so that hits and their timing tell nothing of other accounts.
+        owner = self.route.deployment.account_id
+        scope = None if owner == self._key.account_id else self._key.account_id
+        return self._kind.translate(sent, self.route.deployment.context_length, scope)
+
+    async def run(self, request: EngineRequest, send: Send) -> None:
+        """Answer, and record what it took, however it ends."""
+        require_ready(self.route, self._key)
+        self._tokens.choices_per_prompt = request.body.get("n", 1)
+        in_flight = self._gateway.telemetry.in_flight.labels(self.route.deployment.name)
+        in_flight.inc()
+        status = CLIENT_GONE
+        try:
+            status = await self._answer(request, send)
+        except GatewayError as error:
+            status = error.status
+            raise
+        finally:
+            in_flight.dec()
+            self._record(status, request.stream)
+
+    async def _answer(self, request: EngineRequest, send: Send) -> int:
+        shaper = Shaper(
+            self.route.model.name,
+            self._tokens,
+            include_usage=request.include_usage,
+            legacy_logprobs=request.legacy_logprobs,
+        )
+        engines = self._gateway.engines
+        async with engines.ask(self.route, self._kind.endpoint, request, self._id) as answer:
+            elapsed = time.monotonic() - self._started
+            self._gateway.telemetry.first_byte.labels(self._kind.endpoint).observe(elapsed)
+            if answer.batches is not None:
+                return await self._stream(answer.batches, shaper, send)
+            return await self._whole(answer.whole, shaper, send)
+
+    async def _whole(self, answer: dict[str, Any], shaper: Shaper, send: Send) -> int:
+        try:
+            content = msgspec.json.encode(shaper.whole(answer))
+        except MalformedAnswer:
+            raise GatewayError(502, "BAD_GATEWAY", "the model's engine failed to answer") from None
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(content)).encode()),
+            (b"x-request-id", self._id.encode()),
+            (b"fireworks-prompt-tokens", str(self._tokens.prompt).encode()),
+            (b"fireworks-cached-prompt-tokens", str(self._tokens.cached).encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+        return 200
+
+    async def _stream(self, batches: Batches, shaper: Shaper, send: Send) -> int:
+        """Relay the events as they come. What goes wrong from here on is told in an event of its own."""
+        headers = [EVENT_STREAM, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        headers.append((b"x-request-id", self._id.encode()))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        try:
+            async for events in batches:
+                await self._send_events(events, shaper, send)
+            status, ending = 200, encode_events(shaper.end()) + encode_done()
+        except (EngineDied, MalformedAnswer, GatewayError):
+            broken = GatewayError(
+                502, "BAD_GATEWAY", "the model's engine stopped in the middle of its answer"
+            )
+            status, ending = broken.status, encode_events([broken.body])
+        await _send_body(send, ending, more=False)
+        return status
+
+    async def _send_events(self, events: list[dict[str, Any]], shaper: Shaper, send: Send) -> None:
+        """What came together leaves together; what came before an engine's error leaves before it."""
+        good = list(itertools.takewhile(lambda event: "error" not in event, events))
+        if chunks := encode_events(chunk for event in good for chunk in shaper.chunk(event)):
+            await _send_body(send, chunks)
+        if len(good) < len(events):
+            raise EngineDied("the engine reported an error")
+
+    def _record(self, status: int, streamed: bool) -> None:
+        self._gateway.meter.record(
+            {
+                "account_id": self._key.account_id,
+                "user_id": self._key.user_id,
+                "key_id": self._key.key_id,
+                "model": self.route.model.name,
+                "deployment": self.route.deployment.name,
+                "endpoint": self._kind.endpoint,
+                "http_status": status,
+                "prompt_tokens": self._tokens.prompt,
+                "cached_prompt_tokens": self._tokens.cached,
+                "completion_tokens": self._tokens.completion,
+                "streamed": streamed,
+                "duration_ms": round((time.monotonic() - self._started) * 1000),
+            }
+        )
+
+
+async def _send_body(send: Send, body: bytes, *, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": more})
+
+
+async def authenticate(gateway: Gateway, scope: Scope, headers: Headers) -> KnownKey:
+    key = await gateway.keys.authenticate(headers)
+    gateway.meter.note_use(key.uid)
+    scope["notes"]["account"] = key.account_id
+    return key
+
+
+def current_snapshot(gateway: Gateway) -> Snapshot:
+    if gateway.snapshot is None:
+        raise unavailable("UNAVAILABLE", "the gateway is starting; try again")
+    return gateway.snapshot
+
+
+def find_route(gateway: Gateway, key: KnownKey, identifier: object) -> Route:
+    if identifier is None:
+        raise invalid("'model' is required", "model")
+    if not isinstance(identifier, str) or not identifier:
+        raise invalid("'model' must be a non-empty string", "model")
+    platform = gateway.settings.platform_account
+    route = resolve(current_snapshot(gateway), key.account_id, platform, identifier)
+    if route is None:
+        raise model_not_found()
+    return route
+
+
+def require_ready(route: Route, key: KnownKey) -> None:
+    """503 while no replica can take the request; the owner is told what the deployment waits for."""
+    if route.targets:
+        return
+    deployment = route.deployment
+    own = key.account_id == deployment.account_id
+    if route.state == "DEPLOYING" and route.status_code != "OK" and deployment.ready_replicas:
+        reason = f": {route.status_message}" if own and route.status_message else ""
+        raise GatewayError(
+            412, "FAILED_PRECONDITION", f"the model could not be loaded{reason}", param="model"
+        )
+    name = f"deployment {deployment.name}" if own else "the model's deployment"
+    failed = "has failed and " if deployment.state == "FAILED" else ""
+    reason = f": {deployment.status_message}" if own and deployment.status_message else ""
+    message = f"{name} {failed}has no ready replica for the model{reason}"
+    raise unavailable("DEPLOYMENT_SCALING_UP", message, retry_after=5)
+
+
+async def list_models(request: Request) -> Response:
+    gateway: Gateway = request.app.state.gateway
+    key = await authenticate(gateway, request.scope, request.headers)
+    routes = reachable_models(current_snapshot(gateway), key.account_id)
+    return JSONResponse({"object": "list", "data": [model_card(route) for route in routes]})
+
+
+async def get_model(request: Request) -> Response:
+    gateway: Gateway = request.app.state.gateway
+    key = await authenticate(gateway, request.scope, request.headers)
+    return JSONResponse(model_card(find_route(gateway, key, request.path_params["model"])))
+
+
+def model_card(route: Route) -> dict[str, Any]:
+    model = route.model
+    return {
+        "id": model.name,
+        "object": "model",
+        "created": int(model.create_time.timestamp()),
+        "owned_by": model.account_id,
+        "kind": model.kind,
+        "supports_chat": model.supports_chat,
+        "supports_image_input": model.supports_image_input,
+        "supports_tools": model.supports_tools,
+        "context_length": model.context_length,
+    }

@@ -1,0 +1,105 @@
+"""What the gateway knows of the world: an immutable picture of everything that can be routed to."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+
+Key = tuple[str, str]
+"""(account id, resource id)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """An ML model as inference callers see it."""
+
+    account_id: str
+    id: str
+    kind: str
+    public: bool
+    create_time: datetime
+    context_length: int
+    supports_chat: bool
+    supports_image_input: bool
+    supports_tools: bool
+
+    @property
+    def name(self) -> str:
+        return f"accounts/{self.account_id}/models/{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    uid: uuid.UUID
+    account_id: str
+    id: str
+    state: str
+    status_message: str
+    context_length: int
+    """The longest prompt and answer together that its engines take; 0 when unknown."""
+    ready_replicas: int
+
+    @property
+    def name(self) -> str:
+        return f"accounts/{self.account_id}/deployments/{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A ready replica that serves one deployed model."""
+
+    replica_uid: uuid.UUID
+    url: str
+    engine_name: str
+    """The name under which this engine answers for the deployed model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A deployed model, and the replicas that answer for it."""
+
+    account_id: str
+    id: str
+    state: str
+    status_code: str
+    status_message: str
+    default: bool
+    public: bool
+    is_base: bool
+    create_time: datetime
+    model: Model
+    deployment: Deployment
+    targets: tuple[Target, ...]
+
+    def is_reachable_by(self, account_id: str) -> bool:
+        """The owner's, or made public: by itself, or as its owner's own serving of a public model."""
+        if account_id == self.account_id or self.public:
+            return True
+        return self.model.public and self.model.account_id == self.account_id
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Routes by each name that leads to them; every list is ordered by age."""
+
+    by_model: Mapping[Key, tuple[Route, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    by_deployed_model: Mapping[Key, Route] = field(default_factory=lambda: MappingProxyType({}))
+    by_deployment: Mapping[Key, tuple[Route, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    @staticmethod
+    def of(routes: Iterable[Route]) -> Snapshot:
+        ordered = sorted(routes, key=lambda route: (route.create_time, route.account_id, route.id))
+        by_model: dict[Key, tuple[Route, ...]] = {}
+        by_deployment: dict[Key, tuple[Route, ...]] = {}
+        for route in ordered:
+            model = (route.model.account_id, route.model.id)
+            deployment = (route.deployment.account_id, route.deployment.id)
+            by_model[model] = (*by_model.get(model, ()), route)
+            by_deployment[deployment] = (*by_deployment.get(deployment, ()), route)
+        return Snapshot(by_model, {(route.account_id, route.id): route for route in ordered}, by_deployment)
+
+    def routes(self) -> Iterable[Route]:
+        return self.by_deployed_model.values()

@@ -1,0 +1,157 @@
+"""The gateway and Postgres: usage is written, and a Postgres that goes away stops nothing."""
+
+import asyncio
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import event, func, select, update
+from sqlalchemy.engine import make_url
+from starlette.datastructures import Headers
+
+from controlplane.db import AsyncDatabase
+from controlplane.resources.tables import ApiKeyRow, ReplicaRow, UsageRow
+from gateway.keys import KeyCache
+from gateway.metering import Meter
+from tests.gateway.serving import Wire, wait_until
+
+
+@pytest.fixture
+def wire(settings):
+    """The way to Postgres that the gateway under test takes."""
+    url = make_url(settings.database_url)
+    wire = Wire(url.host or "127.0.0.1", url.port or 5432)
+    yield wire
+    wire.close()
+
+
+@pytest.fixture
+def behind_wire(served, start_gateway, settings, wire, limits):
+    url = make_url(settings.database_url).set(host="127.0.0.1", port=wire.port)
+    return start_gateway(limits(database_seconds=0.5), database_url=url.render_as_string(hide_password=False))
+
+
+def usage_rows(db) -> list[UsageRow]:
+    with db.session() as session:
+        return list(session.scalars(select(UsageRow).order_by(UsageRow.create_time)))
+
+
+def test_an_answered_request_leaves_a_row_of_usage_and_marks_its_key(served, db):
+    served.openai.completions.create(model=served.addon, prompt="count")
+    list(served.openai.completions.create(model=served.base, prompt="count", stream=True))
+    whole, streamed = wait_until(lambda: rows if len(rows := usage_rows(db)) == 2 else None)
+    assert whole.account_id == "acme"
+    assert whole.user_id == "someone"
+    assert (whole.model, whole.deployment) == (served.addon, "accounts/acme/deployments/main")
+    assert (whole.endpoint, whole.http_status, whole.streamed) == ("completions", 200, False)
+    for row in (whole, streamed):
+        assert (row.prompt_tokens, row.cached_prompt_tokens, row.completion_tokens) == (7, 4, 3)
+    assert streamed.streamed
+    with db.session() as session:
+        key = session.scalar(select(ApiKeyRow).where(ApiKeyRow.account_id == "acme"))
+        assert key.key_id == whole.key_id
+        used = select(ApiKeyRow.last_used).where(ApiKeyRow.account_id == "acme")
+        assert wait_until(lambda: session.scalar(used)) is not None
+
+
+def test_a_database_that_goes_away_stops_no_known_caller(served, behind_wire, wire, db):
+    client = behind_wire.openai(served.key)
+    client.completions.create(model=served.base, prompt="count")
+    assert wait_until(lambda: len(usage_rows(db)) == 1)
+    wire.cut()
+    for _ in range(3):
+        assert client.completions.create(model=served.base, prompt="count").choices
+    assert behind_wire.http("fw_never_seen").get("/v1/models").status_code == 503
+    assert len(usage_rows(db)) == 1
+    wire.mend()
+    assert wait_until(lambda: len(usage_rows(db)) == 4)
+    assert behind_wire.http("fw_never_seen").get("/v1/models").status_code == 401
+    assert behind_wire.gateway.is_ready
+
+
+def test_a_database_that_hangs_stops_no_known_caller(served, behind_wire, wire, db):
+    """Connections stay open and nothing comes back: the worst way for a database to be away."""
+    client = behind_wire.openai(served.key)
+    client.completions.create(model=served.base, prompt="count")
+    wire.freeze()
+    for _ in range(3):
+        assert client.completions.create(model=served.base, prompt="count").choices
+    assert behind_wire.http("fw_never_seen").get("/v1/models").status_code == 503
+    wire.mend()
+    assert wait_until(lambda: len(usage_rows(db)) == 4)
+    assert wait_until(lambda: behind_wire.http("fw_never_seen").get("/v1/models").status_code == 401)
+
+
+def test_a_key_expires_while_the_database_is_away(served, behind_wire, wire, db):
+    http = behind_wire.http(served.key)
+    soon = datetime.now(UTC) + timedelta(seconds=1)
+    with db.session() as session:
+        session.execute(update(ApiKeyRow).values(expire_time=soon))
+    assert http.get("/v1/models").status_code == 200
+    wire.cut()
+    assert wait_until(lambda: http.get("/v1/models").status_code == 401)
+
+
+def test_routes_follow_the_replicas(served, db):
+    with db.session() as session:
+        session.execute(update(ReplicaRow).values(state="STOPPING"))
+    asked = {"model": served.base, "prompt": "count"}
+    wait_until(lambda: served.http.post("/v1/completions", json=asked).status_code == 503)
+
+
+async def test_callers_that_come_at_once_with_a_new_key_share_one_lookup(world, settings, limits):
+    database = AsyncDatabase(settings.database_url, pool_size=1)
+    statements = []
+    event.listen(database.engine.sync_engine, "before_cursor_execute", lambda *call: statements.append(call))
+    keys = KeyCache(database, limits())
+    headers = Headers({"authorization": f"Bearer {world.keys['acme']}"})
+    leaving, *staying = [asyncio.create_task(keys.authenticate(headers)) for _ in range(100)]
+    await asyncio.sleep(0)
+    leaving.cancel()
+    found = await asyncio.gather(*staying)
+    assert {key.account_id for key in found} == {"acme"}
+    assert len(statements) == 1
+    await database.close()
+
+
+def a_row(model: str = "accounts/acme/models/llama") -> dict[str, object]:
+    return {
+        "account_id": "acme",
+        "user_id": "someone",
+        "key_id": "k",
+        "model": model,
+        "deployment": "accounts/acme/deployments/main",
+        "endpoint": "completions",
+        "http_status": 200,
+    }
+
+
+@pytest.fixture
+async def meter(settings, limits):
+    database = AsyncDatabase(settings.database_url, pool_size=1)
+    yield Meter(database, limits(usage_rows=3, usage_batch=2))
+    await database.close()
+
+
+async def test_the_meter_keeps_so_many_rows_and_counts_the_rest(meter, db):
+    for _ in range(5):
+        meter.record(a_row())
+    assert (len(meter), meter.dropped) == (3, 2)
+    await meter.flush()
+    assert (len(meter), len(usage_rows(db))) == (0, 3)
+
+
+async def test_a_row_that_postgres_never_takes_does_not_hold_up_the_others(meter, db):
+    meter.record(a_row(model="nul \0"))
+    meter.record(a_row())
+    meter.record(a_row())
+    await meter.flush()
+    assert (len(meter), meter.dropped, len(usage_rows(db))) == (0, 2, 1)
+
+
+async def test_the_meter_writes_what_is_left_when_it_closes(meter, db):
+    meter.record(a_row())
+    meter.note_use(uuid.uuid4())
+    await meter.close()
+    with db.session() as session:
+        assert session.scalar(select(func.count()).select_from(UsageRow)) == 1

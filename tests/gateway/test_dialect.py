@@ -1,0 +1,231 @@
+"""What callers may send and what the engine gets for it: tables over the pure translation."""
+
+import pytest
+
+from gateway.dialect import REFUSED, translate_chat, translate_completion
+from gateway.errors import GatewayError
+
+QUESTION = [{"role": "user", "content": "count"}]
+TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
+FUNCTION = TOOL["function"]
+
+
+def chat(context_length: int = 4096, **fields):
+    return translate_chat({"model": "m", "messages": QUESTION, **fields}, context_length)
+
+
+def completion(context_length: int = 4096, **fields):
+    return translate_completion({"model": "m", "prompt": "count", **fields}, context_length)
+
+
+TRANSLATED = [
+    (chat, {}, {"max_tokens": 2000}),
+    (chat, {"max_tokens": 5}, {"max_tokens": 5}),
+    (chat, {"max_completion_tokens": 5}, {"max_tokens": 5}),
+    (chat, {"max_tokens": 10_000}, {"max_tokens": 4096}),
+    (completion, {}, {"max_tokens": 2000}),
+    (completion, {"echo": True, "max_tokens": 0}, {"echo": True, "max_tokens": 0}),
+    (chat, {"temperature": 0, "top_p": 0.5, "seed": -1}, {"temperature": 0, "top_p": 0.5, "seed": -1}),
+    (chat, {"stop": "end"}, {"stop": ["end"]}),
+    (chat, {"logit_bias": {"12": -100}}, {"logit_bias": {"12": -100}}),
+    (chat, {"temperature": None, "tools": None}, {}),
+    (chat, {"user": "u", "metadata": {"a": "b"}, "service_tier": "flex", "prompt_cache_key": "k"}, {}),
+    (chat, {"raw_output": False, "echo": False, "typical_p": None}, {}),
+    # response_format
+    (chat, {"response_format": {"type": "text"}}, {}),
+    (
+        chat,
+        {"response_format": {"type": "json_object"}},
+        {"response_format": {"type": "json_object"}},
+    ),
+    (
+        completion,
+        {"response_format": {"type": "json_object", "schema": {"type": "object"}}},
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "response", "schema": {"type": "object"}},
+            }
+        },
+    ),
+    (
+        chat,
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "x", "schema": '{"type": "null"}', "strict": True},
+            }
+        },
+        {
+            "response_format": {
+                "type": "json_schema",
+                "json_schema": {"name": "x", "schema": {"type": "null"}},
+            }
+        },
+    ),
+    (
+        chat,
+        {"response_format": {"type": "grammar", "grammar": 'root ::= "a"'}},
+        {"structured_outputs": {"grammar": 'root ::= "a"'}},
+    ),
+    # tools
+    (chat, {"tools": [TOOL]}, {"tools": [TOOL], "tool_choice": "auto"}),
+    (chat, {"tools": [TOOL], "tool_choice": "any"}, {"tools": [TOOL], "tool_choice": "required"}),
+    (
+        chat,
+        {"tools": [TOOL], "tool_choice": {"type": "function"}},
+        {"tools": [TOOL], "tool_choice": "required"},
+    ),
+    (
+        chat,
+        {"tools": [TOOL], "tool_choice": {"type": "function", "name": "add"}},
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "add"}}},
+    ),
+    (chat, {"tools": [], "tool_choice": "auto"}, {}),
+    (
+        chat,
+        {"functions": [FUNCTION], "function_call": {"name": "add"}},
+        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "add"}}},
+    ),
+    # logprobs
+    (chat, {"logprobs": True, "top_logprobs": 2}, {"logprobs": True, "top_logprobs": 2}),
+    (chat, {"logprobs": 3}, {"logprobs": True, "top_logprobs": 3}),
+    (chat, {"logprobs": False}, {}),
+    (completion, {"logprobs": 3}, {"logprobs": 3}),
+    (completion, {"logprobs": False}, {}),
+]
+
+
+@pytest.mark.parametrize(("translate", "sent", "expected"), TRANSLATED)
+def test_a_field_reaches_the_engine_as_it_reads_it(translate, sent, expected):
+    plain = translate().body
+    translated = translate(**sent).body
+    assert translated == {**plain, **expected}
+
+
+EXTRA = "Extra inputs are not permitted, field: 'frobnicate', value: [1]"
+FORMAT = "Invalid format type: None. Must be one of: text, grammar, json_schema, json_object"
+WRONG = [
+    (chat, {"frobnicate": [1]}, "frobnicate", EXTRA),
+    (chat, {"prompt": "x"}, "prompt", "Extra inputs are not permitted, field: 'prompt', value: 'x'"),
+    (completion, {"messages": []}, "messages", "Extra inputs"),
+    (chat, {"chat_template": "{{ x }}"}, "chat_template", "Extra inputs"),
+    (chat, {"frobnicate": None}, "frobnicate", "Extra inputs"),
+    (chat, {"best_of": 2}, "best_of", "'best_of' is not supported: use n"),
+    (chat, {"echo": True}, "echo", "not supported"),
+    (chat, {"temperature": 2.1}, "temperature", "from 0 to 2"),
+    (chat, {"temperature": True}, "temperature", "must be a number"),
+    (chat, {"temperature": "hot"}, "temperature", "must be a number"),
+    (chat, {"n": 0}, "n", "from 1 to 128"),
+    (chat, {"n": 1.5}, "n", "must be an integer"),
+    (chat, {"top_k": 101}, "top_k", "from 0 to 100"),
+    (chat, {"frequency_penalty": -3}, "frequency_penalty", "from -2 to 2"),
+    (chat, {"seed": 2**63}, "seed", "must be an integer"),
+    (chat, {"stop": ["a"] * 5}, "stop", "at most 4"),
+    (chat, {"stop": [""]}, "stop", "non-empty"),
+    (chat, {"logit_bias": {"a": 1}}, "logit_bias", "must be token ids"),
+    (chat, {"logit_bias": {"1": 101}}, "logit_bias.1", "from -100 to 100"),
+    (chat, {"stream": "yes"}, "stream", "must be true or false"),
+    (chat, {"stream_options": {"include_usage": True}}, "stream_options", "with 'stream'"),
+    (chat, {"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "Extra inputs"),
+    (chat, {"max_tokens": 0}, "max_tokens", "of at least 1"),
+    (chat, {"max_tokens": 1, "max_completion_tokens": 1}, "max_tokens", "only one of"),
+    (completion, {"max_tokens": 0}, "max_tokens", "of at least 1"),
+    (chat, {"context_length_exceeded_behavior": "explode"}, "context_length_exceeded_behavior", "one of"),
+    (chat, {"service_tier": "gold"}, "service_tier", "one of"),
+    (chat, {"metadata": {"a": 1}}, "metadata.a", "must be a string"),
+    (chat, {"response_format": {"type": None}}, "response_format", FORMAT),
+    (chat, {"response_format": {"type": "json_schema"}}, "response_format.json_schema", "must be an object"),
+    (chat, {"response_format": {"type": "json_object", "schema": "{"}}, "response_format.schema", "JSON"),
+    (chat, {"tool_choice": "required"}, "tool_choice", "there are no 'tools'"),
+    (chat, {"tools": [TOOL], "tool_choice": "sometimes"}, "tool_choice", "must be auto"),
+    (chat, {"tools": [TOOL], "functions": [FUNCTION]}, "functions", "only one of"),
+    (chat, {"tools": [{"type": "magic"}]}, "tools[0].type", "must be function"),
+    (chat, {"tools": [{"function": {"name": "a b"}}]}, "tools[0].function.name", "1 to 64"),
+    (chat, {"top_logprobs": 2}, "top_logprobs", "with 'logprobs': true"),
+    (chat, {"logprobs": 6}, "logprobs", "from 0 to 5"),
+    (completion, {"logprobs": True}, "logprobs", "give logprobs as a number"),
+    (chat, {"messages": None}, "messages", "at least one message"),
+    (chat, {"messages": ["hi"]}, "messages[0]", "must be an object"),
+    (chat, {"messages": [{"role": "robot", "content": ""}]}, "messages[0].role", "must be one of"),
+    (chat, {"messages": [{"role": "user"}]}, "messages[0].content", "is required"),
+    (chat, {"messages": [{"role": "user", "content": "x", "mood": 1}]}, "messages[0].mood", "Extra inputs"),
+    (chat, {"messages": [{"role": "tool", "content": "x"}]}, "messages[0]", "tool_call_id"),
+    (
+        chat,
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://10.0.0.1"}}]}]},
+        "messages[0].content[0].type",
+        "image_url input",
+    ),
+    (completion, {"prompt": ""}, "prompt", "must be a non-empty string"),
+    (completion, {"prompt": []}, "prompt", "must be"),
+    (completion, {"prompt": ["a", 1]}, "prompt", "must be"),
+    (completion, {"prompt": [1, -2]}, "prompt", "must be"),
+    (completion, {"prompt": [[1], []]}, "prompt", "must be"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("translate", "sent", "param", "message"), WRONG)
+def test_what_is_wrong_is_refused_by_name(translate, sent, param, message):
+    with pytest.raises(GatewayError) as refused:
+        translate(**sent)
+    assert refused.value.status == 400
+    assert refused.value.param == param
+    assert message in refused.value.message
+
+
+@pytest.mark.parametrize("name", sorted(REFUSED))
+@pytest.mark.parametrize("translate", [chat, completion])
+def test_what_cannot_be_honoured_is_refused_and_never_ignored(translate, name):
+    with pytest.raises(GatewayError, match=f"'{name}' is not supported"):
+        translate(**{name: 1})
+
+
+@pytest.mark.parametrize("prompt", ["text", ["a", "b"], [1, 2], [[1], [2, 3]]])
+def test_every_kind_of_prompt_is_passed_on(prompt):
+    assert completion(prompt=prompt).body["prompt"] == prompt
+
+
+def test_a_conversation_with_tool_calls_is_passed_on():
+    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
+    messages = [
+        {"role": "system", "content": ""},
+        {"role": "user", "content": [{"type": "text", "text": "add"}], "name": "me"},
+        # As the openai package gives an answer back: with its empty fields.
+        {"role": "assistant", "content": None, "refusal": None, "audio": None, "tool_calls": [call]},
+        {"role": "tool", "content": "3", "tool_call_id": "c1"},
+    ]
+    translated = chat(messages=messages).body["messages"]
+    assert translated[2] == {"role": "assistant", "content": None, "tool_calls": [call]}
+    assert [*translated[:2], translated[3]] == [*messages[:2], messages[3]]
+
+
+def test_a_stream_always_counts_its_tokens():
+    request = chat(stream=True)
+    assert request.body["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
+    assert not request.include_usage
+    assert chat(stream=True, stream_options={"include_usage": True}).include_usage
+
+
+def test_a_wish_for_an_error_keeps_the_number_that_was_asked_for():
+    wished = {"context_length_exceeded_behavior": "error"}
+    assert chat(max_tokens=10_000, **wished).exact_max_tokens == 10_000
+    assert chat(max_tokens=10_000).exact_max_tokens is None
+    assert chat(**wished).exact_max_tokens is None, "the default is not something the caller asked for"
+
+
+def test_prompt_caches_are_kept_apart_by_account_and_by_key():
+    def salt(scope: str | None, **fields: str) -> str | None:
+        sent = {"model": "m", "prompt": "x", **fields}
+        return translate_completion(sent, 128, scope).body.get("cache_salt")
+
+    salts = [
+        salt(None),
+        salt("rival"),
+        salt(None, prompt_cache_isolation_key="k"),
+        salt("rival", prompt_cache_isolation_key="k"),
+        salt("rival", prompt_cache_isolation_key="@/\0" * 1000),
+    ]
+    assert salts[0] is None
+    assert len(set(salts)) == len(salts)
+    assert {len(salt) for salt in salts if salt} == {64}
