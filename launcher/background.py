@@ -101,8 +101,9 @@ def _what_next(data_dir: DataDir) -> str:
     found = data_dir.read_status()
     env_file = _shown(data_dir.env_file)
     command_folder = _shown(Path(sys.executable).parent)
+    stop = f"hearth down --data-dir {_shown(data_dir.path)}"
     return (
-        f"Hearth is ready at {found['url']} (pid {found['pid']}; `make down` or `hearth down` stops it)\n"
+        f"Hearth is ready at {found['url']} (pid {found['pid']}; `{stop}` stops it)\n"
         f"The key is in {env_file}. Try next:\n\n"
         f"  source {env_file} && export PATH={command_folder}:$PATH\n"
         "  firectl create model ember quickstart/model\n"

@@ -1,0 +1,109 @@
+"""The specification, and the steps that follow from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workers.training.config import JobSpec, read_spec
+from workers.training.errors import TrainingFailure
+from workers.training.plan import plan_steps
+
+SOURCE = {"name": "n", "uid": "1", "prefix": "p/", "files": [{"name": "f", "size": 1, "sha256": ""}]}
+SPEC = {
+    "job_uid": "1",
+    "job_name": "accounts/a/fineTuningJobs/j",
+    "output_prefix": "accounts/a/fine-tuning-jobs/1/",
+    "base_model": SOURCE,
+    "datasets": [SOURCE],
+    "kind": "conversation",
+    "epochs": 1,
+    "learning_rate": 1e-4,
+    "batch_size": 8,
+    "lora_rank": 8,
+    "lora_alpha": 0,
+    "cutoff_length": 128,
+}
+
+
+def spec(**changes: Any) -> JobSpec:
+    return JobSpec.model_validate({**SPEC, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"epochs": 0}, "epochs: Input should be greater than 0"),
+        ({"learning_rate": "NaN"}, "learning_rate: "),
+        ({"lr_scheduler_type": "sideways"}, "lr_scheduler_type: Input should be 'linear'"),
+        ({"datasets": []}, "datasets: "),
+        ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
+        ({"output_prefix": "elsewhere/"}, "output_prefix: "),
+        ({"kind": "text_completion"}, "needs input_template and output_template"),
+        ({"input_template": "x"}, "belong to text_completion jobs"),
+        ({"lora_target_modules": ["q_proj", "lm_head"]}, "must not name lm_head"),
+    ],
+)
+def test_a_mistake_in_the_specification_is_named(
+    tmp_path: Path, changes: dict[str, Any], complaint: str
+) -> None:
+    path = tmp_path / "SPEC.json"
+    path.write_text(json.dumps({**SPEC, **changes}))
+
+    with pytest.raises(TrainingFailure) as caught:
+        read_spec(path)
+
+    assert caught.value.reason == "BAD_SPECIFICATION"
+    assert complaint in caught.value.message
+
+
+def test_what_is_not_said_has_a_default() -> None:
+    found = spec()
+
+    assert (found.alpha, found.lr_scheduler_type, found.quantize_base) == (16, "cosine", False)
+    assert not found.evaluates
+    assert spec(early_stop=True).evaluates
+
+
+@pytest.mark.parametrize(
+    ("examples", "epochs", "steps_per_epoch", "max_steps"),
+    [
+        (64, 1, 8, 8),
+        (65, 1, 9, 9),
+        (64, 0.5, 8, 4),
+        (64, 0.3, 8, 3),  # 2.4 steps
+        (64, 2.01, 8, 17),
+        (80, 0.1, 10, 1),  # 10 * 0.1 is more than 1 in binary
+        (3, 0.01, 1, 1),
+    ],
+)
+def test_epochs_become_whole_steps(
+    examples: int, epochs: float, steps_per_epoch: int, max_steps: int
+) -> None:
+    plan = plan_steps(spec(epochs=epochs), examples, longest=10)
+
+    assert (plan.steps_per_epoch, plan.max_steps) == (steps_per_epoch, max_steps)
+    assert bool(plan.warnings) == (max_steps != pytest.approx(epochs * steps_per_epoch))
+
+
+@pytest.mark.parametrize(
+    ("batch", "micro", "longest", "expected"),
+    [(16, 0, 10, 16), (16, 0, 4096, 4), (16, 0, 5000, 2), (16, 0, 99_999, 1), (16, 4, 10, 4), (6, 4, 10, 3)],
+)
+def test_micro_batches_fill_every_step_exactly(batch: int, micro: int, longest: int, expected: int) -> None:
+    plan = plan_steps(spec(batch_size=batch, micro_batch_size=micro), 64, longest)
+
+    assert plan.micro_batch_size == expected
+    assert plan.micro_batch_size * plan.accumulation == batch
+    assert bool(plan.warnings) == (micro not in (0, expected))
+
+
+def test_long_jobs_log_a_thousand_times() -> None:
+    assert plan_steps(spec(epochs=100), 8_000, 10).logging_steps == 100
+
+
+def test_a_warm_up_that_never_ends_is_reported() -> None:
+    assert "warms up for 9" in plan_steps(spec(warmup_steps=9), 64, 10).warnings[0]

@@ -1,0 +1,221 @@
+"""Whole jobs on a tiny model, with the real trl and the real object store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.numpy import load, load_file, save_file
+
+from workers.training.config import JobSpec
+from workers.training.errors import Interrupted, TrainingFailure, describe_failure
+
+pytestmark = pytest.mark.training
+
+JOB_PREFIX = "accounts/acme/fine-tuning-jobs/77/"
+COLOURS = ["red", "green", "blue", "white"]
+MakeSpec = Callable[..., JobSpec]
+
+
+def conversations(count: int = 32, **extra: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "messages": [
+                {"role": "user", "content": f"the colour of sky {i % 4}"},
+                {"role": "assistant", "content": COLOURS[i % 4], **extra},
+            ]
+        }
+        for i in range(count)
+    ]
+
+
+def completions(count: int = 32) -> list[dict[str, Any]]:
+    return [{"sky": i % 4, "colour": COLOURS[i % 4]} for i in range(count)]
+
+
+COMPLETION = {
+    "kind": "text_completion",
+    "input_template": "the colour of sky {sky} is",
+    "output_template": " {colour}",
+}
+
+
+def test_a_job_learns_its_task_and_leaves_an_adapter(jobs: Any, make_spec: MakeSpec) -> None:
+    spec = make_spec(conversations(), epochs=8, evaluation=True, evaluation_split=0.25)
+
+    metrics, report = jobs.run(spec)
+
+    losses = jobs.losses()
+    assert len(losses) == report.steps == 24
+    assert losses[-1] < 0.5 * losses[0]
+    assert metrics["perplexity"] == pytest.approx(math.exp(metrics["eval_loss"]))
+    assert metrics["epoch"] == 8
+    assert (report.rows_in, report.rows_trained, report.rows_evaluated) == (32, 24, 8)
+    assert report.masking == "prefix"
+    manifest = json.loads(jobs.adapter("manifest.json"))
+    assert set(manifest["files"]) == {"adapter_config.json", "adapter_model.safetensors"}
+    for name, facts in manifest["files"].items():
+        content = jobs.adapter(name)
+        assert facts == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    config = json.loads(jobs.adapter("adapter_config.json"))
+    assert config["base_model_name_or_path"] == spec.base_model.name
+    assert set(config["target_modules"]) == {
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    }  # fmt: skip
+    assert any(
+        weights.any()
+        for name, weights in load(jobs.adapter("adapter_model.safetensors")).items()
+        if "lora_B" in name
+    )
+    progress = json.loads(jobs.store.get_bytes(JOB_PREFIX + "progress.json"))
+    assert (progress["phase"], progress["step"], progress["max_steps"]) == ("UPLOADING", 24, 24)
+    assert progress["tokens_seen"] == metrics["tokens_seen"] == jobs.metrics()[-2]["tokens_seen"] > 0
+
+
+def test_a_template_of_the_job_is_used_and_kept(jobs: Any, make_spec: MakeSpec) -> None:
+    template = (
+        "{% if mode != 'train' %}{{ bos_token }}{% endif %}{% for m in messages %}[{{ m.role }}]"
+        "{% if m.role == 'assistant' and mode == 'train' %}"
+        "{{ unk_token + m.content + '<|end|>' + unk_token }}{% else %}{{ m.content }}{% endif %}{% endfor %}"
+        "{% if messages[-1].role != 'assistant' %}[assistant]{% endif %}"
+    )
+
+    _, report = jobs.run(make_spec(conversations(8), jinja_template=template, epochs=1))
+
+    assert report.masking == "unk_token"
+    assert report.warnings == []
+    settings = json.loads(jobs.adapter("fireworks.json"))
+    assert settings == {"conversation_config": {"style": "jinja", "args": {"template": template}}}
+    assert "fireworks.json" in json.loads(jobs.adapter("manifest.json"))["files"]
+
+
+def test_serving_that_prompts_otherwise_than_training_is_reported(jobs: Any, make_spec: MakeSpec) -> None:
+    template = (
+        "{% for m in messages %}[{{ m.role }}]\n{% generation %}{{ m.content }}<|end|>{% endgeneration %}"
+        "{% endfor %}{% if add_generation_prompt %}[model]{% endif %}"
+    )
+
+    _, report = jobs.run(make_spec(conversations(8), jinja_template=template, epochs=1))
+
+    assert any("differs from what stands before the answer" in warning for warning in report.warnings)
+
+
+def test_completions_are_trained_and_evaluated_on_another_dataset(
+    jobs: Any, make_spec: MakeSpec, publish: Callable[..., dict[str, Any]], jsonl: Callable[..., Path]
+) -> None:
+    held_out = publish("cc", jsonl(completions(4)))
+
+    metrics, report = jobs.run(make_spec(completions(), **COMPLETION, epochs=6, evaluation_dataset=held_out))
+
+    assert report.masking == "completion"
+    assert (report.rows_trained, report.rows_evaluated) == (32, 4)
+    assert metrics["eval_loss"] < 0.5 * jobs.losses()[0]
+    assert [line["step"] for line in jobs.metrics() if "eval_loss" in line] == [4, 8, 12, 16, 20, 24]
+
+
+def test_the_evaluation_does_not_depend_on_the_batch_size(
+    jobs: Any, make_spec: MakeSpec, publish: Callable[..., dict[str, Any]], jsonl: Callable[..., Path]
+) -> None:
+    uneven = [{"sky": 1, "colour": "red " * (1 + i * i)} for i in range(5)]
+    held_out = publish("cc", jsonl(uneven))
+
+    losses = [
+        jobs.run(
+            make_spec(completions(8), **COMPLETION, epochs=1, evaluation_dataset=held_out, micro_batch_size=m)
+        )[0]["eval_loss"]
+        for m in (1, 4)
+    ]
+
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_early_stopping_keeps_the_best_adapter(
+    jobs: Any, make_spec: MakeSpec, publish: Callable[..., dict[str, Any]], jsonl: Callable[..., Path]
+) -> None:
+    opposite = publish("cc", jsonl([{"sky": i % 4, "colour": COLOURS[3 - i % 4]} for i in range(8)]))
+
+    metrics, report = jobs.run(
+        make_spec(completions(), **COMPLETION, epochs=20, early_stop=True, evaluation_dataset=opposite)
+    )
+
+    evaluations = [line["eval_loss"] for line in jobs.metrics() if "eval_loss" in line]
+    assert metrics["epoch"] < 20
+    assert evaluations[-2:] > [min(evaluations)] * 2
+    assert metrics["eval_loss"] == min(evaluations)
+    assert any("was kept" in warning for warning in report.warnings)
+
+
+def test_a_warm_start_goes_on_from_the_adapter(
+    jobs: Any, make_spec: MakeSpec, publish: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    jobs.run(make_spec(conversations(), epochs=8))
+    first = jobs.losses()
+    paths = [tmp_path / name for name in ("adapter_config.json", "adapter_model.safetensors")]
+    for path in paths:
+        path.write_bytes(jobs.adapter(path.name))
+
+    jobs.run(make_spec(conversations(), epochs=0.25, warm_start=publish("dd", *paths)))
+
+    assert jobs.losses()[0] < 0.6 * first[0]
+
+
+def test_the_base_model_can_be_kept_in_four_bits(jobs: Any, make_spec: MakeSpec) -> None:
+    jobs.run(make_spec(conversations(), epochs=8, quantize_base=True))
+
+    assert jobs.losses()[-1] < 0.6 * jobs.losses()[0]
+
+
+def test_a_loss_that_diverges_fails_by_name(
+    jobs: Any,
+    make_spec: MakeSpec,
+    publish: Callable[..., dict[str, Any]],
+    tiny_model: Path,
+    tmp_path: Path,
+) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    weights = load_file(tiny_model / "model.safetensors")
+    weights["model.norm.weight"][:] = math.inf
+    for file in tiny_model.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(TrainingFailure, match="diverged at step 1") as caught:
+        jobs.run(make_spec(conversations(), base_model=publish("ee", *sorted(broken.iterdir()))))
+
+    assert caught.value.reason == "LOSS_DIVERGED"
+
+
+def test_modules_that_the_model_has_not_are_named(jobs: Any, make_spec: MakeSpec) -> None:
+    with pytest.raises(ValueError) as caught:
+        jobs.run(make_spec(conversations(8), lora_target_modules=["w9"]))
+
+    assert describe_failure(caught.value).reason == "LORA_TARGET_MODULES"
+
+
+def test_only_the_named_modules_are_trained(jobs: Any, make_spec: MakeSpec) -> None:
+    jobs.run(make_spec(conversations(8), epochs=1, lora_target_modules=["q_proj", "v_proj"]))
+
+    names = load(jobs.adapter("adapter_model.safetensors"))
+    assert {name.split(".")[-3] for name in names} == {"q_proj", "v_proj"}
+
+
+def test_tracking_that_is_not_set_up_fails_by_name(jobs: Any, make_spec: MakeSpec) -> None:
+    wandb = {"entity": "", "project": "p", "api_key_env": "NO_SUCH_KEY"}
+
+    with pytest.raises(TrainingFailure, match="NO_SUCH_KEY holds no API key"):
+        jobs.run(make_spec(conversations(8), wandb=wandb))
+
+
+def test_a_stop_before_training_leaves_nothing_half_done(jobs: Any, make_spec: MakeSpec) -> None:
+    jobs.stop.requested = True
+
+    with pytest.raises(Interrupted):
+        jobs.run(make_spec(conversations()))
+
+    assert jobs.store.head(JOB_PREFIX + "result.json") is None

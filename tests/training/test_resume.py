@@ -1,0 +1,146 @@
+"""A trainer that is stopped, killed, and finds a damaged checkpoint ends with the very same adapter."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controlplane.config import Settings
+from controlplane.storage import ObjectStore
+from workers.runtimes.node_settings import node_environment
+from workers.training.checkpoints import list_checkpoints
+from workers.training.config import JobSpec
+
+pytestmark = pytest.mark.training
+
+ROOT = Path(__file__).resolve().parents[2]
+DEADLINE_SECONDS = 150
+INTERRUPTED = "accounts/acme/fine-tuning-jobs/interrupted/"
+
+
+class TrainerProcess:
+    """`python -m workers.training` on a specification."""
+
+    def __init__(self, settings: Settings, folder: Path, document: dict[str, Any]) -> None:
+        folder.mkdir()
+        (folder / "SPEC.json").write_text(json.dumps(document))
+        self._log = folder / "log.txt"
+        with open(self._log, "wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "workers.training", "SPEC.json"],
+                cwd=folder,
+                env=node_environment(settings, os.environ) | {"PYTHONPATH": str(ROOT)},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a condition while the trainer runs."""
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while not condition():
+            assert self.process.poll() is None, self.log()
+            assert time.monotonic() < deadline, self.log()
+            time.sleep(0.05)
+
+    def exit_status(self) -> int:
+        return self.process.wait(DEADLINE_SECONDS)
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+
+@contextmanager
+def running(settings: Settings, folder: Path, document: dict[str, Any]) -> Iterator[TrainerProcess]:
+    trainer = TrainerProcess(settings, folder, document)
+    try:
+        yield trainer
+    finally:
+        trainer.process.kill()
+        trainer.process.wait()
+
+
+def test_stopped_killed_and_damaged_it_ends_the_same(
+    settings: Settings,
+    object_store: ObjectStore,
+    jobs: Any,
+    make_spec: Callable[..., JobSpec],
+    tmp_path: Path,
+) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": f"sky {i}"}, {"role": "assistant", "content": f"c{i}"}]}
+        for i in range(48)
+    ]
+    spec = make_spec(
+        rows, epochs=5, batch_size=4, micro_batch_size=2, evaluation=True, checkpoint_interval_steps=6
+    )
+    document = {**spec.model_dump(), "output_prefix": INTERRUPTED}
+
+    def checkpoints() -> list[int]:
+        return list_checkpoints(object_store, INTERRUPTED)
+
+    with running(settings, tmp_path / "first", document) as trainer:
+        trainer.until(lambda: bool(checkpoints()))
+        trainer.process.send_signal(signal.SIGTERM)
+        assert trainer.exit_status() == 143, trainer.log()
+    stopped_at = checkpoints()[0]
+    assert object_store.head(INTERRUPTED + "result.json") is None
+
+    with running(settings, tmp_path / "second", document) as trainer:
+        trainer.until(lambda: len([step for step in checkpoints() if step > stopped_at]) == 2)
+        trainer.process.kill()
+        trainer.exit_status()
+    damaged, good, *_ = checkpoints()  # A third where it died before it deleted the oldest.
+    object_store.put_bytes(f"{INTERRUPTED}checkpoints/checkpoint-{damaged}/optimizer.pt", b"damaged")
+
+    with running(settings, tmp_path / "third", document) as trainer:
+        assert trainer.exit_status() == 0, trainer.log()
+    assert f"going on from the checkpoint of step {good}" in trainer.log()
+    result = json.loads(object_store.get_bytes(INTERRUPTED + "result.json"))
+    assert (result["outcome"], result["report"]["resumed_from_step"]) == ("succeeded", good)
+
+    expected, _ = jobs.run(spec)
+    for name in ("adapter/adapter_model.safetensors", "adapter/adapter_config.json", "metrics.jsonl"):
+        assert object_store.get_bytes(INTERRUPTED + name) == object_store.get_bytes(spec.output_prefix + name)
+    for name in ("train_loss", "eval_loss", "tokens_seen", "epoch"):
+        assert result["metrics"][name] == expected[name]
+
+
+def test_a_failure_is_written_where_it_is_looked_for(
+    settings: Settings, object_store: ObjectStore, make_spec: Callable[..., JobSpec], tmp_path: Path
+) -> None:
+    rows = [{"messages": [{"role": "user", "content": "x " * 200}, {"role": "assistant", "content": "y"}]}]
+    document = make_spec(rows, cutoff_length=16).model_dump()
+
+    with running(settings, tmp_path / "run", document) as trainer:
+        assert trainer.exit_status() == 1
+
+    result = json.loads(object_store.get_bytes(document["output_prefix"] + "result.json"))
+    assert (result["outcome"], result["code"], result["reason"]) == (
+        "failed",
+        "INVALID_ARGUMENT",
+        "ALL_ROWS_TRUNCATED",
+    )
+    assert "16 tokens" in result["message"]
+
+
+def test_a_specification_that_cannot_be_read_is_a_result_too(
+    settings: Settings, object_store: ObjectStore, make_spec: Callable[..., JobSpec], tmp_path: Path
+) -> None:
+    document = make_spec([{"messages": []}]).model_dump() | {"epochs": -1}
+
+    with running(settings, tmp_path / "run", document) as trainer:
+        assert trainer.exit_status() == 1
+
+    result = json.loads(object_store.get_bytes(document["output_prefix"] + "result.json"))
+    assert (result["outcome"], result["reason"]) == ("failed", "BAD_SPECIFICATION")
+    assert "epochs" in result["message"]

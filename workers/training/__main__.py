@@ -1,0 +1,116 @@
+"""`python -m workers.training SPEC.json`: train one job.
+
+Exit status: 0 the adapter and a result are in the object store; 1 it failed, and the result says why unless
+the object store cannot be reached; 2 the settings or the specification cannot be read; 143 it was asked to
+stop and is to be started again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from controlplane.storage import ObjectStore, StorageUnavailable
+from workers.runtimes.node_cache import StagingError
+from workers.runtimes.node_settings import node_settings
+from workers.training.config import JobSpec, read_spec
+from workers.training.errors import TrainingFailure, describe_failure
+from workers.training.progress import ProgressReport
+from workers.training.result import Report, failure_result, success_result, write_result
+from workers.training.stop import StopRequest
+
+log = logging.getLogger("workers.training")
+
+
+def main(argv: list[str]) -> int:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    for chatty in ("accelerate", "bitsandbytes", "httpx"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    if len(argv) != 1:
+        return _refuse("usage: python -m workers.training SPEC.json")
+    path = Path(argv[0]).absolute()
+    try:
+        settings = node_settings()
+    except ValidationError as error:
+        names = ", ".join("HEARTH_" + str(problem["loc"][0]).upper() for problem in error.errors())
+        return _refuse(f"the settings {names} are missing or wrong")
+    store = ObjectStore.from_settings(settings)
+    try:
+        spec = read_spec(path)
+    except OSError as error:
+        return _refuse(f"the specification cannot be read: {error}")
+    except TrainingFailure as failure:
+        return _refuse_specification(store, path, failure)
+    return train(spec, store, settings.data_dir.absolute() / "cache", path.parent / "work")
+
+
+def train(spec: JobSpec, store: ObjectStore, cache_dir: Path, work_dir: Path) -> int:
+    """Train the job and write its result; returns the exit status. Raises Interrupted."""
+    stop = StopRequest()
+    stop.listen()
+    report = Report()
+    with ProgressReport(store, spec.output_prefix) as progress:
+        _prepare_libraries(spec, work_dir)
+        try:
+            # Only now: importing takes seconds, and the progress is to be seen from the start.
+            from workers.training.recipe import Job, fine_tune
+
+            metrics = fine_tune(Job(spec, store, progress, stop, report, cache_dir, work_dir))
+            result, status = success_result(metrics, report), 0
+        except Exception as error:
+            log.exception("the job failed")
+            if _is_outage(error):
+                return 1
+            result, status = failure_result(describe_failure(error), report), 1
+    write_result(store, spec.output_prefix, result)
+    return status
+
+
+def _is_outage(error: Exception) -> bool:
+    """Not the job's fault: it is to be tried again, so there is no result."""
+    if isinstance(error, StagingError):
+        return error.code == "UNAVAILABLE"
+    return isinstance(error, StorageUnavailable)
+
+
+def _prepare_libraries(spec: JobSpec, work_dir: Path) -> None:
+    """Nothing is fetched but from the object store, and nothing is written outside the job's folder."""
+    if not spec.quantize_base:
+        # Wherever it is installed peft imports it, which takes a second.
+        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
+    os.environ |= {
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HOME": str(work_dir / "huggingface"),
+        "TOKENIZERS_PARALLELISM": "true",
+        "TRANSFORMERS_VERBOSITY": "error",
+    }
+    # Threads that wait for each other must not spin: on a busy machine that costs ten times the time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _refuse_specification(store: ObjectStore, path: Path, failure: TrainingFailure) -> int:
+    """A bad specification is a result too, if it tells at least where results go."""
+    try:
+        document: dict[str, Any] = json.loads(path.read_bytes())
+        prefix = str(document["output_prefix"])
+    except (ValueError, KeyError, TypeError):
+        return _refuse(failure.message)
+    write_result(store, prefix, failure_result(describe_failure(failure), Report()))
+    return _refuse(failure.message, status=1)
+
+
+def _refuse(message: str, status: int = 2) -> int:
+    sys.stderr.write(f"workers.training: {message}\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

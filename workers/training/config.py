@@ -1,0 +1,118 @@
+"""What the trainer is told: the job specification, checked on reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from workers.training.errors import TrainingFailure
+
+Scheduler = Literal[
+    "linear",
+    "cosine",
+    "constant",
+    "constant_with_warmup",
+    "polynomial",
+    "inverse_sqrt",
+    "cosine_with_restarts",
+]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InputFile(Strict):
+    name: str
+    size: Annotated[int, Field(ge=0)]
+    sha256: str = ""
+    """Empty when it is not known; then only the size is checked."""
+
+
+class Source(Strict):
+    """A model or a dataset, and where its files lie in the object store."""
+
+    name: str
+    uid: str
+    prefix: str
+    files: Annotated[tuple[InputFile, ...], Field(min_length=1)]
+
+
+class Wandb(Strict):
+    entity: str = ""
+    project: str
+    api_key_env: str
+    """The environment variable that holds the key: a specification holds no secrets."""
+
+
+class JobSpec(Strict):
+    job_uid: str
+    job_name: str
+    output_prefix: Annotated[str, Field(pattern=r"^accounts/[^/]+/fine-tuning-jobs/[^/]+/$")]
+    base_model: Source
+    warm_start: Source | None = None
+    datasets: Annotated[tuple[Source, ...], Field(min_length=1)]
+    evaluation_dataset: Source | None = None
+
+    kind: Literal["conversation", "text_completion"]
+    jinja_template: str | None = None
+    """None: the base model's own chat template."""
+    input_template: str | None = None
+    output_template: str | None = None
+
+    epochs: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
+    learning_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+    lr_scheduler_type: Scheduler = "cosine"
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    batch_size: Annotated[int, Field(ge=1, le=4096)]
+    """Rows of one optimizer step, all micro batches together."""
+    micro_batch_size: Annotated[int, Field(ge=0)] = 0
+    """Rows that pass through the model at once; 0: chosen by the length of the rows."""
+    lora_rank: Annotated[int, Field(ge=1, le=256)]
+    lora_alpha: Annotated[int, Field(ge=0, le=1024)]
+    """0: twice the rank."""
+    lora_target_modules: tuple[str, ...] = ()
+    """Empty: all linear layers except the output layer."""
+    cutoff_length: Annotated[int, Field(ge=2)]
+    quantize_base: bool = False
+    """Keep the base weights in four bits (NF4) while training."""
+    evaluation: bool = False
+    evaluation_split: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    early_stop: bool = False
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    checkpoint_interval_steps: Annotated[int, Field(ge=0)] = 0
+    """0: by time."""
+    wandb: Wandb | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.kind == "text_completion" and not (self.input_template and self.output_template):
+            raise ValueError("a text_completion job needs input_template and output_template")
+        if self.kind == "conversation" and (self.input_template or self.output_template):
+            raise ValueError("input_template and output_template belong to text_completion jobs")
+        if "lm_head" in self.lora_target_modules:
+            raise ValueError("lora_target_modules must not name lm_head: the output layer is not tuned")
+        return self
+
+    @property
+    def evaluates(self) -> bool:
+        return self.evaluation or self.early_stop or self.evaluation_dataset is not None
+
+    @property
+    def alpha(self) -> int:
+        return self.lora_alpha or 2 * self.lora_rank
+
+
+def read_spec(path: Path) -> JobSpec:
+    """The specification in a file; raises TrainingFailure with the first mistake, or OSError."""
+    try:
+        return JobSpec.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise TrainingFailure(
+            "INVALID_ARGUMENT", "BAD_SPECIFICATION", f"{place}: {message}" if place else message
+        ) from None
