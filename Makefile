@@ -16,7 +16,7 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 SLOW := engine or training or e2e
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart up down test test-quick test-slow lint lock clean
+.PHONY: help install quickstart up down test test-quick test-slow lint docs lock clean
 
 help:
 	@echo 'make install      make .venv with the commands hearth and firectl'
@@ -24,6 +24,7 @@ help:
 	@echo 'make up, down     start the platform and leave it running; stop it'
 	@echo 'make test         all tests: test-quick, then test-slow (real engines and training)'
 	@echo 'make lint         style, types, import layers, migrations'
+	@echo 'make docs         write docs/api.md and docs/firectl.md anew from the code'
 	@echo 'make lock         write requirements.lock anew from what is installed'
 	@echo 'make clean        remove .venv and caches; $(DATA_DIR) stays'
 
@@ -68,8 +69,12 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy -p docs.generator
 	$(BIN)/lint-imports
 	$(BIN)/python .ci/check_migrations.py
+
+docs: install
+	$(BIN)/python -m docs.generator
 
 lock: install
 	$(BIN)/python .ci/lock.py

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, FastAPI, Response
+from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 from sqlalchemy import text
 
@@ -16,12 +16,18 @@ from controlplane.db import AsyncDatabase
 from controlplane.resources.routers import ROUTERS
 from controlplane.rest.body_limit import BodyLimit
 from controlplane.rest.responses import install_error_handlers
+from controlplane.rest.router import collection_router
+from controlplane.rest.schema import Empty
 from controlplane.storage import ObjectStore
 
-platform = APIRouter(tags=["platform"])
+platform = collection_router("platform")
 
 
-@platform.get("/verifyApiKey", summary="Check a key; the header x-fireworks-account-id names its account")
+@platform.get(
+    "/verifyApiKey",
+    response_model=Empty,
+    summary="Check a key; the header x-fireworks-account-id names its account",
+)
 async def verify_api_key(caller: CallerDep) -> Response:
     return JSONResponse({}, headers={"x-fireworks-account-id": caller.account_id})
 

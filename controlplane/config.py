@@ -56,7 +56,6 @@ class Settings(BaseSettings):
 
     data_dir: Path = Path(".hearth")
     """Node-local folder for caches (`cache/`), process folders (`run/`) and logs (`logs/`)."""
-    runtime: Literal["local"] = "local"
 
     account_id: ResourceId = "hearth"
     """The first account, made by `hearth up` and `hearth admin bootstrap`."""
@@ -69,7 +68,6 @@ class Settings(BaseSettings):
     """Where the gateway forwards control-plane paths; unset when an ingress does that."""
     gateway_host: str = "127.0.0.1"
     gateway_port: int = Field(default=8600, ge=1, le=65535)
-    public_url: HttpUrl | None = None
 
     request_body_limit: int = Field(default=4 * 1024 * 1024, ge=1024)
     """Bytes of a JSON body on the control plane."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
+from fastapi.security import APIKeyHeader, HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.auth import Caller, find_caller, read_credential
@@ -54,10 +55,17 @@ def context(request: Request) -> Context:
 ContextDep = Annotated[Context, Depends(context)]
 
 
+# For `/openapi.json` only: `read_credential` reads the headers, and says what is wrong with them.
+BEARER = HTTPBearer(scheme_name="bearer", auto_error=False)
+API_KEY = APIKeyHeader(name="X-Api-Key", scheme_name="apiKey", auto_error=False)
+
+
 async def caller(
     ctx: ContextDep,
     authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
     x_api_key: Annotated[str | None, Header(include_in_schema=False)] = None,
+    _bearer: Annotated[object, Depends(BEARER)] = None,
+    _api_key: Annotated[object, Depends(API_KEY)] = None,
 ) -> Caller:
     """The authenticated caller; 401 otherwise."""
     key = read_credential(authorization, x_api_key)

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import math
+import re
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import DateTime, Engine, MetaData, String, Text, Uuid, create_engine, text
+from sqlalchemy import (
+    DateTime,
+    Dialect,
+    Engine,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    Uuid,
+    create_engine,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
@@ -18,6 +31,41 @@ PROJECT_ROOT = Path(__file__).resolve().parent.parent
 
 # Any two migrations that start at once wait for each other on this lock.
 MIGRATION_LOCK = 0x48454152
+
+
+def storable(value: Any) -> Any:
+    """The same value as PostgreSQL takes it: without NUL, half surrogates and numbers that are none.
+
+    Clients' own input is refused for these; this is about what workers read in files, logs and answers.
+    """
+    if isinstance(value, str):
+        return UNSTORABLE.sub("\ufffd", value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {storable(key): storable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [storable(item) for item in value]
+    return value
+
+
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+class StorableText(TypeDecorator[str]):
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return None if value is None else str(storable(value))
+
+
+class StorableJson(TypeDecorator[Any]):
+    impl = JSONB
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return storable(value)
 
 
 class Base(DeclarativeBase):
@@ -32,9 +80,9 @@ class Base(DeclarativeBase):
     )
     type_annotation_map = {
         datetime: DateTime(timezone=True),
-        dict[str, Any]: JSONB,
-        list[Any]: JSONB,
-        str: Text,
+        dict[str, Any]: StorableJson,
+        list[Any]: StorableJson,
+        str: StorableText,
         uuid.UUID: Uuid,
     }
 
@@ -69,6 +117,8 @@ class LeaseColumns:
     lease_token: Mapped[uuid.UUID | None] = mapped_column(default=None)
     lease_expires_at: Mapped[datetime | None] = mapped_column(default=None)
     next_reconcile_at: Mapped[datetime | None] = mapped_column(default=None, index=True)
+    lease_claims: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Claims since a visit last ended well: a row at which workers fail or die is not tried for ever."""
 
 
 def make_engine(database_url: str, pool_size: int = 10) -> Engine:

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from celery import Celery
 from kombu.exceptions import KombuError
+from redis.exceptions import RedisError
 
 from controlplane.config import Settings
 
@@ -45,5 +46,5 @@ def enqueue(settings: Settings, task: str, uid: uuid.UUID) -> None:
         sender(settings.redis_url).send_task(
             task, args=[str(uid)], queue=QUEUE_OF.get(task, CONTROL_QUEUE), retry=False, expires=60
         )
-    except (KombuError, OSError) as error:
+    except (KombuError, RedisError, OSError) as error:
         log.warning("the broker took no hint for %s %s: %s", task, uid, error)

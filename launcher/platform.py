@@ -32,7 +32,6 @@ class Platform:
         """The settings of every part, over those that the user gave."""
         return {
             # What clients elsewhere use may be a name that only the user knows.
-            "HEARTH_PUBLIC_URL": self.address.url,
             "HEARTH_S3_PUBLIC_ENDPOINT": self.public_endpoint(),
             **os.environ,
             **self.services.environment(),

@@ -45,7 +45,10 @@ def set_api_key(
 
 @command("signin")
 def signin(
-    session: Session, account: Annotated[str | None, typer.Argument(metavar="[ACCOUNT_ID]")] = None
+    session: Session,
+    account: Annotated[
+        str | None, typer.Argument(metavar="[ACCOUNT_ID]", help="Taken as scripts give it; has no effect.")
+    ] = None,
 ) -> None:
     """Hearth has no browser sign-in: says what to do instead."""
     raise CliError(

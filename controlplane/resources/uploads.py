@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import Field, StringConstraints
 from sqlalchemy import func
@@ -17,7 +18,9 @@ from controlplane.db import AsyncDatabase
 from controlplane.errors import ApiError, Code, failed_precondition, invalid
 from controlplane.resources.garbage import GarbageRow
 from controlplane.rest.schema import ApiModel, Int64
-from controlplane.storage import ObjectStore
+from controlplane.storage import ObjectStore, StorageUnavailable
+
+log = logging.getLogger(__name__)
 
 Row = TypeVar("Row", bound=Any)
 
@@ -45,6 +48,10 @@ class GetUploadEndpointRequest(ApiModel):
         ],
         Field(min_length=1, max_length=MAX_FILES),
     ]
+    unsupported: ClassVar[dict[str, str]] = {
+        "enable_resumable_upload": "a file is sent in one PUT to its signed URL",
+    }
+
     enable_resumable_upload: bool = False
     read_mask: str = ""
 
@@ -70,6 +77,7 @@ def check_file_name(name: str) -> str:
 
 def register_files(row: Any, request: GetUploadEndpointRequest) -> None:
     """Make the given files the row's file set. Whatever was there before is replaced."""
+    request.refuse_unsupported()
     refuse_if_ready(row)
     empty = [name for name, size in request.filename_to_size.items() if size == 0]
     if empty:
@@ -98,7 +106,7 @@ def ask_for_check(row: Any) -> None:
     if not row.files:
         raise failed_precondition(f"{row.name} has no files; call getUploadEndpoint and upload them first")
     row.reason, row.status_code, row.status_message = CHECKING, "OK", "its files are being checked"
-    row.next_reconcile_at = func.now()
+    row.next_reconcile_at, row.lease_claims = func.now(), 0
 
 
 def upload_urls(store: ObjectStore, row: Any) -> dict[str, str]:
@@ -139,6 +147,15 @@ def refuse_if_invalid(row: Any, details: list[Mapping[str, Any]]) -> None:
     """400 with the check's findings, when it found any."""
     if row.reason == INVALID:
         raise ApiError(Code[row.status_code], row.status_message, [dict(detail) for detail in details])
+
+
+async def discard(store: ObjectStore, keys: list[str]) -> None:
+    """Delete objects that no row names. What cannot be deleted now goes with its resource at the latest."""
+    for key in keys:
+        try:
+            await asyncio.to_thread(store.delete, key)
+        except StorageUnavailable as error:
+            log.warning("%s stays for now: %s", key, error)
 
 
 def add_garbage(session: AsyncSession, prefix: str) -> None:

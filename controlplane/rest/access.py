@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.auth import Caller
-from controlplane.errors import already_exists, not_found, permission_denied
+from controlplane.errors import ApiError, Code, already_exists, not_found, permission_denied
 from controlplane.names import ResourceName
 
 Row = TypeVar("Row", bound=Any)
@@ -46,4 +46,7 @@ async def insert(session: AsyncSession, row: Any, name: str) -> None:
     except IntegrityError as error:
         if "uq_" in str(error.orig):
             raise already_exists(name) from None
+        if "fk_" in str(error.orig):
+            text = f"{name} cannot be created: something that it names was deleted meanwhile"
+            raise ApiError(Code.ABORTED, text) from None
         raise

@@ -2,31 +2,75 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 from pydantic.alias_generators import to_camel
 
-from controlplane.rest.schema import ApiModel
+from controlplane.errors import invalid
+from controlplane.rest.schema import ApiModel, refuse_by_name
 
 
-def changes(body: ApiModel, update_mask: str | None) -> dict[str, Any]:
-    """What a PATCH changes, by snake_case field.
+def changes(body: ApiModel, update_mask: str | None, current: ApiModel) -> dict[str, Any]:
+    """What a PATCH changes of the `current` message, by snake_case field.
 
-    With `updateMask` exactly the named fields, those absent from the body going back to their defaults
-    (`*` names every field sent); without it, the fields sent.
+    With `updateMask` exactly the named fields, those absent from the body going back to their defaults, and
+    of a path into a field only that part (`*` names every field sent); without it, the fields sent. What is
+    sent as it is already is no change; what would be one and cannot be honoured is refused by name.
     """
-    given = body.given()
+    settable = body.settable_fields()
+    wanted: dict[str, Any] = {}
     if not update_mask or update_mask.strip() == "*":
-        return given
-    named = {type(body).field_of_path(path) for path in update_mask.split(",") if path.strip()}
-    fields = type(body).model_fields
-    settable = named & body.settable_fields()
-    return {name: given.get(name, fields[name].get_default(call_default_factory=True)) for name in settable}
+        wanted = {name: getattr(body, name) for name in body.model_fields_set & settable}
+    else:
+        for path in filter(str.strip, update_mask.split(",")):
+            name, rest = body.field_of_path(path)
+            sent = getattr(body, name)
+            if name in settable:
+                wanted[name] = (
+                    _with_part(wanted.get(name, getattr(current, name)), sent, rest) if rest else sent
+                )
+    changed = {name: value for name, value in wanted.items() if value != getattr(current, name)}
+    refuse_by_name([(to_camel(n), why) for n, why in sorted(body.unsupported.items()) if n in changed])
+    return changed
 
 
-def apply_read_mask(message: dict[str, Any], read_mask: str | None) -> dict[str, Any]:
-    """Keep the top-level fields that the mask names, in either spelling; empty or `*` keeps all."""
+def refuse_fixed(changed: dict[str, Any], free: Container[str], what: str) -> None:
+    """400 for a change of a field that stays as it was created."""
+    for name in sorted(changed):
+        if name not in free:
+            raise invalid(f"{to_camel(name)} of {what} cannot be changed", to_camel(name))
+
+
+def _with_part(value: Any, sent: Any, path: str) -> Any:
+    """`value` with the part at `path` as it was sent, or without it when it was not sent."""
+    if isinstance(value, ApiModel) or isinstance(sent, ApiModel):
+        target: ApiModel = value or type(sent)()
+        name, rest = target.field_of_path(path)
+        part = getattr(sent, name) if sent is not None else target.default_of(name)
+        return target.model_copy(
+            update={name: _with_part(getattr(target, name), part, rest) if rest else part}
+        )
+    if isinstance(value, dict) or isinstance(sent, dict):
+        key = path.strip().strip("`")
+        kept = {name: item for name, item in (value or {}).items() if name != key}
+        return {**kept, **({key: sent[key]} if key in (sent or {}) else {})}
+    raise invalid(f"updateMask goes deeper than the field it names: {path!r}", "updateMask")
+
+
+def apply_read_mask(message: ApiModel, shown: dict[str, Any], read_mask: str | None) -> dict[str, Any]:
+    """Keep what the mask names of a message, in either spelling; empty or `*` keeps all."""
     if not read_mask or read_mask.strip() == "*":
-        return message
-    wanted = {to_camel(path.split(".", 1)[0].strip()) for path in read_mask.split(",")}
-    return {key: value for key, value in message.items() if key in wanted}
+        return shown
+    kept: dict[str, Any] = {}
+    for path in filter(str.strip, read_mask.split(",")):
+        name, rest = message.field_of_path(path, "readMask")
+        key, inner = to_camel(name), getattr(message, name)
+        if key not in shown:
+            continue
+        if rest and isinstance(inner, ApiModel):
+            already = kept.get(key, {})
+            kept[key] = {**already, **apply_read_mask(inner, shown[key], rest)}
+        else:
+            kept[key] = shown[key]
+    return kept

@@ -15,6 +15,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
+from controlplane.db import UNSTORABLE
 from controlplane.errors import invalid
 
 DEFAULT_PAGE_SIZE = 50
@@ -77,9 +78,9 @@ def _read_token(token: str, scope: str) -> str:
     try:
         raw = base64.urlsafe_b64decode(token.encode() + b"=" * (-len(token) % 4))
         after, digest = json.loads(raw)
-    except (ValueError, binascii.Error, TypeError):
+    except (ValueError, binascii.Error, TypeError, RecursionError):
         raise invalid("pageToken is not one that this server gave", "pageToken") from None
-    if not isinstance(after, str) or "\x00" in after or digest != _digest(scope):
+    if not isinstance(after, str) or UNSTORABLE.search(after) or digest != _digest(scope):
         raise invalid("pageToken belongs to another query", "pageToken")
     return after
 

@@ -6,7 +6,7 @@ from starlette.convertors import Convertor, register_url_convertor
 
 
 class ResourceIdConvertor(Convertor[str]):
-    regex = "[^/:]+"
+    regex = "[^/:\x00]+"
 
     def convert(self, value: str) -> str:
         return value

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic.alias_generators import to_camel
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from controlplane.errors import ApiError, Code, field_violations
+from controlplane.errors import ApiError, Code, field_violations, invalid
 from controlplane.names import InvalidName
 from controlplane.rest.masks import apply_read_mask
 from controlplane.rest.paging import Page
@@ -42,12 +43,14 @@ def message_dict(message: ApiModel) -> dict[str, Any]:
 
 
 def reply(message: ApiModel, read_mask: str | None = None) -> WireResponse:
-    return WireResponse(apply_read_mask(message_dict(message), read_mask))
+    return WireResponse(apply_read_mask(message, message_dict(message), read_mask))
 
 
-def reply_page(key: str, messages: list[ApiModel], page: Page, read_mask: str | None = None) -> WireResponse:
+def reply_page(
+    key: str, messages: Sequence[ApiModel], page: Page, read_mask: str | None = None
+) -> WireResponse:
     """A list: the collection's own key, the next page's token, and how many there are in all."""
-    items = [apply_read_mask(message_dict(message), read_mask) for message in messages]
+    items = [apply_read_mask(message, message_dict(message), read_mask) for message in messages]
     return WireResponse({key: items, "nextPageToken": page.next_token, "totalSize": page.total_size})
 
 
@@ -114,6 +117,13 @@ def install_error_handlers(app: FastAPI) -> None:
     async def no_storage(request: Request, error: StorageUnavailable) -> JSONResponse:
         log.error("%s %s failed: %s", request.method, request.url.path, error)
         return error_response(unavailable("the object store"))
+
+    @app.exception_handler(DataError)
+    async def unstorable(request: Request, error: DataError) -> JSONResponse:
+        log.warning(
+            "%s %s holds what the database does not take: %s", request.method, request.url.path, error
+        )
+        return error_response(invalid("the request holds a value that cannot be stored"))
 
     @app.exception_handler(OperationalError)
     @app.exception_handler(PoolTimeoutError)

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
 
@@ -20,7 +32,26 @@ def _format_time(value: datetime) -> str:
 Int64 = Annotated[int, PlainSerializer(str, return_type=str, when_used="json")]
 """A 64-bit integer: a string on the wire, a number or a string when sent."""
 
-Timestamp = Annotated[datetime, PlainSerializer(_format_time, return_type=str, when_used="json")]
+
+def _read_time(value: Any) -> Any:
+    if isinstance(value, int | float):
+        raise ValueError('must be an RFC 3339 time such as "2030-01-31T12:00:00Z"')
+    return value
+
+
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must lie in the years 1 to 9999") from None
+
+
+Timestamp = Annotated[
+    datetime,
+    BeforeValidator(_read_time),
+    AfterValidator(_in_utc),
+    PlainSerializer(_format_time, return_type=str, when_used="json"),
+]
 
 Duration = Annotated[
     timedelta,
@@ -34,24 +65,60 @@ def output_only(default: Any = None, **extra: Any) -> Any:
     return Field(default=default, json_schema_extra={"readOnly": True}, **extra)
 
 
+def not_returned() -> Any:
+    """A field of older clients: taken, without effect, and never in an answer."""
+    return Field(default=None, exclude=True, description="Accepted from older clients; has no effect.")
+
+
 def _is_output_only(field: FieldInfo) -> bool:
     extra = field.json_schema_extra
     return isinstance(extra, dict) and bool(extra.get("readOnly"))
 
 
+DECIMAL = re.compile(r"-?[0-9]+")
+
+
+def _refuse_guesses(sent: Any, read: Any) -> None:
+    """pydantic takes 1 for true, true for 1 and "1_0" for 10; who sends these means something else."""
+    if isinstance(sent, bool) != isinstance(read, bool):
+        raise ValueError("must be true or false" if isinstance(read, bool) else "must not be true or false")
+    if isinstance(sent, str) and isinstance(read, int) and not DECIMAL.fullmatch(sent):
+        raise ValueError("must be an integer")
+    if isinstance(sent, dict) and isinstance(read, dict):
+        for key in sent.keys() & read.keys():
+            _refuse_guesses(sent[key], read[key])
+    elif isinstance(sent, list) and isinstance(read, list):
+        for one, other in zip(sent, read, strict=False):
+            _refuse_guesses(one, other)
+
+
 class ApiModel(BaseModel):
     """A message of the API.
 
-    Input takes camelCase and snake_case; an unknown field is refused. Output is camelCase, with unset
-    messages (None) left out and unset scalars present.
+    Input takes camelCase and snake_case; an unknown field is refused, and null puts a field to its default.
+    Output is camelCase, with unset messages (None) left out and unset scalars present.
     """
 
     model_config = ConfigDict(
-        alias_generator=to_camel, populate_by_name=True, extra="forbid", protected_namespaces=()
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        protected_namespaces=(),
+        allow_inf_nan=False,
     )
 
     unsupported: ClassVar[dict[str, str]] = {}
     """Field → why it cannot be honoured. Setting it to anything but its default is refused."""
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def read_as_protobuf(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+        field = cls.model_fields[info.field_name or ""]
+        if value is None and not field.is_required():
+            return field.get_default(call_default_factory=True)
+        found = read(value)
+        _refuse_guesses(value, found)
+        return found
 
     def given(self) -> dict[str, Any]:
         """The fields that the client sent and may set, by their snake_case names."""
@@ -64,23 +131,36 @@ class ApiModel(BaseModel):
         return {name for name, field in cls.model_fields.items() if not _is_output_only(field)}
 
     def refuse_unsupported(self) -> None:
-        fields = type(self).model_fields
-        refused = [
-            (to_camel(name), f"{to_camel(name)} is not supported: {self.unsupported[name]}")
-            for name in sorted(self.model_fields_set & self.unsupported.keys())
-            if getattr(self, name) != fields[name].get_default(call_default_factory=True)
-        ]
-        if refused:
-            raise ApiError(Code.INVALID_ARGUMENT, refused[0][1], [field_violations(refused)])
+        refuse_by_name(list(self._unsupported_fields()))
+
+    def _unsupported_fields(self, place: str = "") -> Iterator[tuple[str, str]]:
+        """(path, why) of what is set and cannot be honoured, in nested messages too."""
+        for name in sorted(self.model_fields_set):
+            value, path = getattr(self, name), place + to_camel(name)
+            if name in self.unsupported and value != self.default_of(name):
+                yield path, self.unsupported[name]
+            elif isinstance(value, ApiModel):
+                yield from value._unsupported_fields(path + ".")
 
     @classmethod
-    def field_of_path(cls, path: str) -> str:
-        """The field that a mask path names, by its snake_case name; 400 when there is none."""
-        head = path.split(".", 1)[0].strip()
+    def default_of(cls, name: str) -> Any:
+        return cls.model_fields[name].get_default(call_default_factory=True)
+
+    @classmethod
+    def field_of_path(cls, path: str, mask: str = "updateMask") -> tuple[str, str]:
+        """(field, rest) of a mask path, the field by its snake_case name; 400 when there is none."""
+        head, _, rest = path.strip().partition(".")
         for name in cls.model_fields:
             if head in (name, to_camel(name)):
-                return name
-        raise invalid(f"the mask names no field of this resource: {path!r}", "updateMask")
+                return name, rest
+        raise invalid(f"{mask} names no field of this resource: {path!r}", mask)
+
+
+def refuse_by_name(fields: list[tuple[str, str]]) -> None:
+    """400 for (field, why) of what cannot be honoured, if there is any."""
+    refused = [(name, f"{name} is not supported: {why}") for name, why in fields]
+    if refused:
+        raise ApiError(Code.INVALID_ARGUMENT, refused[0][1], [field_violations(refused)])
 
 
 class Status(ApiModel):

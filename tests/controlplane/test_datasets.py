@@ -1,11 +1,13 @@
 """Datasets: upload, check, report, and everything that can be wrong with a file."""
 
 import json
+import threading
 
 import httpx
 import pytest
 
-from controlplane.resources.tables import GarbageRow
+from controlplane.resources.datasets import endpoints, multipart
+from controlplane.resources.tables import DatasetRow, GarbageRow
 
 pytestmark = pytest.mark.usefixtures("uploads_worker")
 
@@ -165,3 +167,53 @@ async def test_a_second_dataset_of_the_same_id_is_refused(api):
     await create(api)
     answer = await api.post(DATASETS, json={"datasetId": "tickets", "dataset": {}})
     assert (answer.status_code, answer.json()["code"]) == (409, 6)
+
+
+@pytest.mark.parametrize("meanwhile", ["deleted", "created again", "being checked"])
+async def test_an_upload_that_is_refused_at_its_end_leaves_no_object(
+    api, db, object_store, monkeypatch, meanwhile
+):
+    await create(api)
+    store_part = endpoints.store_file_part
+
+    async def change_after_storing(*args):
+        part = await store_part(*args)
+        with db.session() as session:
+            row = session.query(DatasetRow).one()
+            if meanwhile == "being checked":
+                row.reason = "CHECKING"
+        if meanwhile != "being checked":
+            await api.delete(f"{DATASETS}/tickets")
+        if meanwhile == "created again":
+            await create(api)
+        return part
+
+    monkeypatch.setattr(endpoints, "store_file_part", change_after_storing)
+    answer = await upload(api, GOOD.encode())
+    assert answer.status_code in (400, 404, 409)
+    assert list(object_store.list("accounts/")) == []
+
+
+async def test_a_header_without_end_and_a_body_without_file_are_bounded(api, settings):
+    await create(api)
+    headers = {"Content-Type": "multipart/form-data; boundary=b"}
+    long = b"--b\r\nContent-Disposition: " + b"x" * 20_000
+    answer = await api.post(f"{DATASETS}/tickets:upload", content=long, headers=headers)
+    assert (answer.status_code, "header" in answer.json()["message"]) == (400, True)
+
+
+async def test_uploads_over_the_limit_are_told_to_come_back(api, monkeypatch):
+    await create(api)
+    monkeypatch.setattr(multipart, "UPLOAD_PLACES", threading.Semaphore(0))
+    answer = await upload(api, GOOD.encode())
+    assert (answer.status_code, answer.json()["code"]) == (429, 8)
+    assert answer.headers["retry-after"]
+
+
+async def test_what_a_dataset_is_made_of_is_fixed_and_sending_it_back_is_no_change(api):
+    made = await create(api)
+    assert (await api.patch(f"{DATASETS}/tickets", json=made)).status_code == 200
+    assert (await api.patch(f"{DATASETS}/tickets", json={"externalUrl": ""})).status_code == 200
+    for change in ({"format": "CHAT"}, {"externalUrl": "http://x"}):
+        answer = await api.patch(f"{DATASETS}/tickets", json=change)
+        assert (answer.status_code, next(iter(change)) in answer.json()["message"]) == (400, True)

@@ -1,15 +1,18 @@
 """Deployments over HTTP: what is recorded, and what is refused by name. No worker runs here."""
 
 import asyncio
+import uuid
 from contextlib import nullcontext
 
 import pytest
 from sqlalchemy import func, select, update
 
 from controlplane.bootstrap import ensure_account
-from controlplane.errors import ApiError
+from controlplane.db import AsyncDatabase
+from controlplane.errors import ApiError, Code
 from controlplane.resources.deployments.accelerators import check_accelerators, local_devices
 from controlplane.resources.tables import DeployedModelRow, DeploymentRow, ModelRow, ReplicaRow
+from controlplane.rest.access import insert
 
 PATH = "/v1/accounts/hearth/deployments"
 
@@ -356,3 +359,23 @@ def test_the_machines_gpus_are_what_the_driver_lists(tmp_path):
     (tmp_path / "0000:01:00.0").mkdir()
     (tmp_path / "0000:01:00.0" / "information").write_text("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ: 5\n")
     assert local_devices(tmp_path) == ["NVIDIA H100 80GB HBM3"]
+
+
+async def test_a_mask_into_the_annotations_leaves_the_others(api, base):
+    await create(api, annotations={"team": "a", "tier": "gold"})
+    part = f"{PATH}/d?updateMask=annotations.team"
+    changed = await api.patch(part, json={"annotations": {"team": "b", "tier": "tin"}})
+    assert changed.json()["annotations"] == {"team": "b", "tier": "gold"}
+    assert (await api.patch(part, json={})).json()["annotations"] == {"tier": "gold"}
+    refused = await api.patch(
+        f"{PATH}/d?updateMask=placement.region", json={"placement": {"region": "US_IOWA_1"}}
+    )
+    assert (refused.status_code, "placement" in refused.json()["message"]) == (400, True)
+
+
+async def test_what_is_named_and_deleted_at_the_same_moment_is_a_conflict(api, base, db):
+    with pytest.raises(ApiError) as refused:
+        async with AsyncDatabase(db.engine.url.render_as_string(hide_password=False)).session() as session:
+            row = ModelRow(account_id="hearth", id="m", kind="K", state="S", base_model_uid=uuid.uuid4())
+            await insert(session, row, "accounts/hearth/models/m")
+    assert refused.value.code is Code.ABORTED

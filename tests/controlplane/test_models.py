@@ -130,12 +130,15 @@ async def test_metadata_is_updated_and_the_rest_is_fixed(api):
 
 async def test_public_models_are_read_by_other_accounts_and_changed_by_none(api, http, other_key):
     await create(api, "open", public=True)
+    await upload(api, FILES, "open")
     await create(api, "own")
+    await create(api, "unchecked", public=True)
     http.headers["Authorization"] = f"Bearer {other_key}"
     assert [m["name"] for m in (await http.get(MODELS)).json()["models"]] == ["accounts/hearth/models/open"]
     assert (await http.get(f"{MODELS}/open")).status_code == 200
     for answer in (
         await http.get(f"{MODELS}/own"),
+        await http.get(f"{MODELS}/unchecked"),
         await http.get(f"{MODELS}/own:getDownloadEndpoint"),
         await http.patch(f"{MODELS}/open", json={"displayName": "mine"}),
         await http.delete(f"{MODELS}/open"),
@@ -166,3 +169,46 @@ async def test_a_deleted_model_leaves_nothing_but_a_note_to_clean_up(api, db):
     with db.session() as session:
         assert session.query(ModelRow).count() == 0
         assert session.query(GarbageRow).count() == 1
+
+
+async def test_of_a_public_addon_others_see_nothing_that_is_private(api, db, other_key):
+    await create(api, "base")
+    await create(api, "warm")
+    with db.session() as session:
+        base, addon = (session.query(ModelRow).filter_by(id=name).one() for name in ("base", "warm"))
+        base.state, base.facts = "READY", {"supports_lora": True, "model_type": "secret"}
+        addon.state, addon.kind, addon.public, addon.facts = "READY", "HF_PEFT_ADDON", True, {"r": 8}
+        addon.base_model_uid, addon.fine_tuning_job = base.uid, "accounts/hearth/fineTuningJobs/hidden"
+    assert (await api.get(f"{MODELS}/warm")).json()["peftDetails"][
+        "baseModel"
+    ] == "accounts/hearth/models/base"
+    api.headers["Authorization"] = f"Bearer {other_key}"
+    for answer in (await api.get(f"{MODELS}/warm"), await api.get(MODELS)):
+        assert "models/warm" in answer.text
+        assert not any(word in answer.text for word in ("models/base", "secret", "hidden"))
+    job = {"warmStartFrom": "accounts/hearth/models/warm", "dataset": "d", "conversation": {}}
+    answer = await api.post("/v1/accounts/rival/fineTuningJobs", json=job)
+    assert answer.status_code == 400
+    assert "models/base" not in answer.text
+
+
+async def test_details_of_the_other_kind_are_refused(api):
+    for model, field in (
+        ({"kind": "HF_BASE_MODEL", "peftDetails": {"baseModel": "x"}}, "peftDetails"),
+        ({"kind": "HF_PEFT_ADDON", "baseModelDetails": {}}, "baseModelDetails"),
+        ({"peftDetails": {"baseModel": "x", "mergeAddonModelName": "y"}}, "mergeAddonModelName"),
+    ):
+        answer = await api.post(MODELS, json={"modelId": "m", "model": model})
+        assert answer.status_code == 400
+        assert field in answer.json()["message"]
+
+
+async def test_a_model_that_was_read_can_be_written_back_as_it_is(api):
+    await create(api)
+    await upload(api, FILES)
+    model = (await api.get(f"{MODELS}/ember")).json()
+    answer = await api.patch(f"{MODELS}/ember", json={**model, "displayName": "again"})
+    assert answer.status_code == 200, answer.text
+    other = {**model["conversationConfig"], "template": "other"}
+    refused = await api.patch(f"{MODELS}/ember", json={"conversationConfig": other})
+    assert (refused.status_code, "conversationConfig" in refused.json()["message"]) == (400, True)

@@ -1,5 +1,6 @@
 """The rules that every endpoint shares: spelling, masks, pages, limits and the shape of errors."""
 
+import asyncio
 import json
 
 import pytest
@@ -131,3 +132,94 @@ async def test_wrong_paths_and_methods_have_the_same_shape(api):
     wrong = await api.put(f"{USERS}/admin", json={})
     assert wrong.status_code == 405
     assert "GET" in wrong.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"email":"a@x.org","email":"b@x.org"}', "twice"),
+        ('{"email":"a@x.org","displayName":"\\u0000"}', "NUL"),
+        ('{"email":"a@x.org","displayName":"\\ud800"}', "surrogate"),
+        ('{"email":"a@x.org","\\ud800":1}', "surrogate"),
+        ('{"email":"a@x.org","displayName":"a","display_name":"b"}', "display_name"),
+        ('{"email":"a@x.org","serviceAccount":1}', "serviceAccount"),
+        ('{"email":"a@x.org","serviceAccount":"yes"}', "serviceAccount"),
+        ('{"email":true}', "email"),
+        ('{"email":NaN}', "NaN"),
+        ('{"email":1e999}', "email"),
+        ('{"email":' + "9" * 5000 + "}", ""),
+    ],
+)
+async def test_json_that_protobuf_would_refuse_is_refused(api, body, words):
+    answer = await api.post(USERS, content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (400, 3)
+    assert words in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("minReplicaCount", True),
+        ("minReplicaCount", 2**40),
+        ("minReplicaCount", 10**400),
+        ("minReplicaCount", -1),
+        ("minReplicaCount", "1_0"),
+        ("minReplicaCount", 1.5),
+        ("annotations", {"a": True}),
+        ("annotations", {"a": "x" * 1001}),
+    ],
+)
+async def test_numbers_and_texts_out_of_their_range_are_refused(api, field, value):
+    answer = await api.post("/v1/accounts/hearth/deployments", json={"baseModel": "m", field: value})
+    assert (answer.status_code, answer.json()["code"]) == (400, 3)
+    assert field in answer.json()["message"]
+
+
+async def test_64_bit_integers_come_as_numbers_or_strings_but_not_as_booleans(api):
+    await api.post("/v1/accounts/hearth/datasets", json={"datasetId": "d", "dataset": {"exampleCount": "7"}})
+    path = "/v1/accounts/hearth/datasets/d:getUploadEndpoint"
+    for size, status in ((5, 200), ("5", 200), (True, 400), ("5.5", 400), (2**63, 400), (-1, 400)):
+        answer = await api.post(path, json={"filenameToSize": {"a.jsonl": size}})
+        assert answer.status_code == status, size
+    refused = await api.post(path, json={"filenameToSize": {"a.jsonl": 5}, "enableResumableUpload": True})
+    assert (refused.status_code, "enableResumableUpload" in refused.text) == (400, True)
+
+
+async def test_null_puts_a_field_to_its_default(api):
+    made = await api.post(f"{USERS}?userId=a", json={"email": "a@x.org", "displayName": None, "role": None})
+    assert made.status_code == 200, made.text
+    await api.patch(f"{USERS}/a", json={"displayName": "A"})
+    assert (await api.patch(f"{USERS}/a", json={"displayName": None})).json()["displayName"] == ""
+
+
+@pytest.mark.parametrize("query", ["colour=red", "pageTokn=x", "readMask=colour", "pageToken=WyJcdWQ4MDAiXQ"])
+async def test_a_query_that_means_nothing_is_refused(api, query):
+    answer = await api.get(f"{USERS}?{query}")
+    assert (answer.status_code, answer.json()["code"]) == (400, 3)
+
+
+async def test_text_that_no_name_can_hold_is_not_found_or_refused(api):
+    for path in ("/v1/accounts/a%00/models", "/v1/accounts/hearth/models/a%00", f"{USERS}/%ED%A0%80"):
+        assert (await api.get(path)).status_code == 404
+    assert (await api.get("/v1/accounts/hearth/models?readMask=%00")).status_code == 400
+
+
+async def test_a_mask_reads_and_writes_parts_of_fields(api):
+    assert (await api.get(f"{USERS}/admin?readMask=status.code")).json() == {"status": {"code": "OK"}}
+    deeper = await api.patch(f"{USERS}/admin?updateMask=displayName.first", json={"displayName": "A"})
+    assert deeper.status_code == 400
+
+
+async def test_times_are_texts_in_years_that_exist(api):
+    keys = "/v1/accounts/hearth/apiKeys"
+    for time in ("9999-12-31T23:59:59-12:00", 4102444800, True, "soon"):
+        answer = await api.post(keys, json={"apiKey": {"expireTime": time}})
+        assert answer.status_code == 400, time
+    made = await api.post(keys, json={"apiKey": {"expireTime": "2100-01-01T00:00:00"}})
+    assert made.json()["expireTime"] == "2100-01-01T00:00:00.000000Z"
+
+
+async def test_of_two_last_admins_who_delete_each_other_one_stays(api):
+    await api.post(f"{USERS}?userId=b", json={"email": "b@x.org", "role": "admin"})
+    both = await asyncio.gather(api.delete(f"{USERS}/admin"), api.delete(f"{USERS}/b"))
+    assert sorted(answer.status_code for answer in both) in ([200, 400], [200, 401])

@@ -13,8 +13,10 @@ from controlplane.bootstrap import ensure_account
 from controlplane.db import Database
 from controlplane.resources.tables import DatasetRow, FineTuningJobRow, GarbageRow, ModelRow
 from workers.context import WorkerContext
+from workers.reconcile import fine_tuning_jobs as jobs
 from workers.reconcile.fine_tuning_jobs import reconcile_fine_tuning_job
-from workers.reconcile.fine_tuning_plan import MAX_CRASHES
+from workers.reconcile.fine_tuning_plan import MAX_CRASHES, Step
+from workers.reconcile.visit import TRIES
 from workers.runtimes.base import NoCapacity, ProcessState, TrainerObservation
 
 SETTINGS = {
@@ -306,3 +308,85 @@ def test_an_ended_job_is_left_alone(add_job, step, trainer):
     uid = add_job(state="COMPLETED")
     assert step(uid).next_reconcile_at is None
     assert trainer.started == []
+
+
+def delete_as_the_api_does(db, uid):
+    with db.session() as session:
+        row = session.get_one(FineTuningJobRow, uid)
+        row.state, row.next_reconcile_at = "DELETING", func.now()
+
+
+def end_well(object_store, db, uid):
+    with db.session() as session:
+        succeed(object_store, session.get_one(FineTuningJobRow, uid))
+
+
+@pytest.mark.parametrize("trainer_state", [ProcessState.RUNNING, ProcessState.EXITED, ProcessState.LOST])
+def test_a_job_deleted_in_the_middle_of_a_pass_goes(
+    running, step, db, trainer, object_store, monkeypatch, trainer_state
+):
+    trainer.seen[1] = TrainerObservation(trainer_state)
+    with db.session() as session:
+        put_json(object_store, session.get_one(FineTuningJobRow, running), "progress.json", {"step": 1})
+    look = jobs.load
+
+    def delete_after_looking(*args):
+        found = look(*args)
+        delete_as_the_api_does(db, running)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "load", delete_after_looking)
+        row = step(running)
+    assert (row.state, row.lease_token) == ("DELETING", None)
+    assert [step(running) for _ in range(3)][-1] is None
+
+
+def test_a_job_deleted_while_its_model_is_registered_leaves_no_model_and_no_objects(
+    running, step, db, object_store, monkeypatch
+):
+    end_well(object_store, db, running)
+    copy = object_store.copy
+
+    def delete_then_copy(*args):
+        delete_as_the_api_does(db, running)
+        copy(*args)
+
+    monkeypatch.setattr(object_store, "copy", delete_then_copy)
+    row = step(running)
+    assert row.state == "DELETING"
+    [step(running) for _ in range(2)]
+    with db.session() as session:
+        assert session.scalar(select(ModelRow).where(ModelRow.id == "job-model")) is None
+        prefixes = {garbage.prefix for garbage in session.scalars(select(GarbageRow))}
+    assert prefixes == {row.prefix, f"accounts/hearth/models/{row.output_model_uid}/"}
+
+
+def test_a_model_deleted_before_its_check_has_ended_is_not_made_again(running, step, db, object_store):
+    end_well(object_store, db, running)
+    uid = step(running).output_model_uid
+    with db.session() as session:
+        session.delete(session.get_one(ModelRow, uid))
+    row = step(running)
+    assert (row.state, row.reason) == ("FAILED", "MODEL_DELETED")
+    assert row.end_time is not None
+
+
+def test_a_job_that_no_worker_can_bring_on_fails_and_its_trainer_is_stopped(
+    running, step, trainer, monkeypatch
+):
+    with monkeypatch.context() as patch:
+        patch.setitem(jobs.STEPS, Step.FOLLOW, lambda *_: 1 / 0)
+        for _ in range(TRIES):
+            row = step(running)
+    assert (row.state, row.status_code, row.reason) == ("FAILED", "INTERNAL", "RECONCILE_FAILED")
+    step(running)
+    assert trainer.seen[1].stopped
+    assert step(running).next_reconcile_at is None
+
+
+def test_a_loss_that_is_no_number_is_shown_as_none(running, step, db, object_store):
+    with db.session() as session:
+        row = session.get_one(FineTuningJobRow, running)
+    object_store.put_bytes(row.prefix + "progress.json", b'{"phase": "TRAINING", "loss": NaN}')
+    assert step(running).progress == {"phase": "TRAINING", "loss": None}

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 from controlplane.resources.deployed_models.states import UNDEPLOYING
 from controlplane.resources.deployments.states import FAILED, LEAVING, Replica
+from workers.reconcile.backoff import backoff
 from workers.reconcile.deployment_view import DeploymentView, ReplicaView
 from workers.runtimes.base import EngineFailure, EnginePhase, ProcessState
 
@@ -23,8 +24,6 @@ LOADING_LIMIT = timedelta(minutes=15)
 HEALTH_MISSES = 3
 UNHEALTHY_LIMIT = timedelta(seconds=30)
 
-FIRST_BACKOFF_SECONDS = 1
-LAST_BACKOFF_SECONDS = 60
 FAILURE_LIMIT = 5
 HOPELESS_LIMIT = 2
 """Of failures that nothing but a change of the deployment would cure."""
@@ -183,12 +182,6 @@ def count_failures(
     serving = any(step.state == Replica.READY for step in steps)
     over = failed[0] if count >= limit and not serving else None
     return count, now + backoff(count), over
-
-
-def backoff(failures: int) -> timedelta:
-    """1, 2, 4, … seconds, up to a minute."""
-    seconds: int = FIRST_BACKOFF_SECONDS << min(failures - 1, 16)
-    return timedelta(seconds=min(seconds, LAST_BACKOFF_SECONDS))
 
 
 def retire(steps: list[Step], generation: int, target: int) -> list[Step]:

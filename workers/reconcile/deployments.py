@@ -42,19 +42,14 @@ from workers.reconcile.deployment_status import (
     undeployed,
 )
 from workers.reconcile.deployment_view import Rows, Status, intent_of, live, load, view_of
-from workers.reconcile.lease import Lease, LeaseLost, claim_lease, kept_alive
+from workers.reconcile.lease import Lease
+from workers.reconcile.visit import AT_ONCE, Superseded, visit
 from workers.runtimes.base import EngineUnreachable, NoCapacity, ReplicaObservation, ReplicaSpec, Runtime
 from workers.runtimes.process import ProcessOver
 
 log = logging.getLogger(__name__)
 
-LEASE = timedelta(seconds=30)
-AT_ONCE = timedelta(0)
 KEPT_FAILURES = 5
-
-
-class Superseded(Exception):
-    """The user changed the deployment after it was read: the plan is for something else."""
 
 
 @dataclass
@@ -71,31 +66,26 @@ class Results:
 
 def reconcile_deployment(context: WorkerContext, uid: uuid.UUID) -> None:
     """One round over a deployment, when it is due and nobody else is at it."""
-    lease = claim_lease(context.db, DeploymentRow, uid, LEASE)
-    if lease is None:
-        return
-    try:
-        with kept_alive(context.db, lease):
-            run_round(context, lease)
-    except Superseded:
-        with context.db.session() as session:
-            lease.release(session, AT_ONCE)
-    except LeaseLost:
-        log.warning("deployment %s: the lease was lost; another worker has it", uid)
+    visit(context, DeploymentRow, uid, run_round, say_that_it_fails)
 
 
-def run_round(context: WorkerContext, lease: Lease) -> None:
+def say_that_it_fails(row: DeploymentRow, cause: str) -> bool:
+    """A deployment is never given up for a fault of the worker: its engines may be serving."""
+    row.status_code, row.reason = "INTERNAL", "RECONCILE_FAILED"
+    return False
+
+
+def run_round(context: WorkerContext, lease: Lease) -> timedelta | None:
     with context.db.session() as session:
         rows = load(session, lease.uid)
     if rows.deployment.state == DELETED:
-        purge(context, lease)
-        return
+        return purge(context, lease)
     seen = {row.uid: observe(context.runtime, row) for row in live(rows)}
     plan = plan_deployment(view_of(rows, seen), now())
     if is_news(plan, rows):
         record(context, lease, rows, plan)
     results = execute(context, lease, plan) if is_work(plan) else Results()
-    conclude(context, lease, results)
+    return conclude(context, lease, results)
 
 
 def observe(runtime: Runtime, row: ReplicaRow) -> ReplicaObservation:
@@ -250,7 +240,7 @@ def replica_spec(settings: Settings, rows: Rows, replica: ReplicaRow) -> Replica
     )
 
 
-def conclude(context: WorkerContext, lease: Lease, results: Results) -> None:
+def conclude(context: WorkerContext, lease: Lease, results: Results) -> timedelta | None:
     """Write what came of the round, and what the deployment and its models say of themselves now."""
     moment = now()
     with context.db.session() as session:
@@ -260,7 +250,7 @@ def conclude(context: WorkerContext, lease: Lease, results: Results) -> None:
             write_outcome(_adapter(session, move), outcome, moment)
         for move in results.unloaded:
             session.delete(_adapter(session, move))
-        lease.release(session, describe(session, row, moment))
+        return describe(session, row, moment)
 
 
 def write_replicas(session: Session, results: Results, moment: datetime) -> None:
@@ -333,15 +323,15 @@ def finish_delete(session: Session, row: DeploymentRow, rows: Rows, moment: date
     return max(row.purge_time - moment, AT_ONCE)
 
 
-def purge(context: WorkerContext, lease: Lease) -> None:
+def purge(context: WorkerContext, lease: Lease) -> timedelta | None:
     """Forget a deleted deployment when its time has come."""
     moment = now()
     with context.db.session() as session:
         row: DeploymentRow = lease.guard(session)
-        if row.purge_time is not None and row.purge_time <= moment:
-            session.delete(row)
-        else:
-            lease.release(session, row.purge_time - moment if row.purge_time else None)
+        if row.purge_time is None or row.purge_time > moment:
+            return row.purge_time - moment if row.purge_time else None
+        session.delete(row)
+    return None
 
 
 def stop_strays(context: WorkerContext) -> None:

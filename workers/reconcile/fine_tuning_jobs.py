@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from controlplane.db import now
-from controlplane.resources.fine_tuning_jobs.states import COMPLETED, FAILED, PENDING, RUNNING, mark
+from controlplane.resources.fine_tuning_jobs.states import ACTIVE, COMPLETED, FAILED, PENDING, RUNNING, mark
 from controlplane.resources.tables import FineTuningJobRow, GarbageRow, ModelRow
 from controlplane.resources.uploads import INVALID, READY
-from controlplane.storage import ObjectNotFound, StorageUnavailable
+from controlplane.storage import ObjectNotFound
 from workers.context import WorkerContext
 from workers.reconcile.fine_tuning_plan import (
     JobView,
@@ -28,18 +27,15 @@ from workers.reconcile.fine_tuning_plan import (
     plan_job,
     success_message,
 )
-from workers.reconcile.fine_tuning_result import register_model
+from workers.reconcile.fine_tuning_result import REGISTERED, model_prefix, register_model
 from workers.reconcile.fine_tuning_spec import job_spec
-from workers.reconcile.lease import Lease, LeaseLost, claim_lease, kept_alive
+from workers.reconcile.lease import Lease
+from workers.reconcile.visit import Superseded, visit
 from workers.runtimes.base import NoCapacity, ProcessState, TrainerObservation, TrainerSpec
 
-log = logging.getLogger(__name__)
-
-LEASE = timedelta(seconds=30)
 SOON = timedelta(0)
 POLL = timedelta(seconds=1)
 WAIT_FOR_PLACE = timedelta(seconds=2)
-WAIT_FOR_STORE = timedelta(seconds=5)
 SHOWN_LOG_LINES = 20
 
 TRAINER_OF_PROCESS = {
@@ -74,30 +70,38 @@ class Loaded:
 
     def output(self) -> OutputModel:
         if self.model is None:
-            return OutputModel.NONE
+            return OutputModel.GONE if self.row.reason == REGISTERED else OutputModel.NONE
         if self.model.state == READY:
             return OutputModel.READY
         return OutputModel.INVALID if self.model.reason == INVALID else OutputModel.CHECKING
 
 
 def reconcile_fine_tuning_job(context: WorkerContext, uid: uuid.UUID) -> None:
-    """One pass over a job: load, plan, execute, write while the lease holds."""
-    lease = claim_lease(context.db, FineTuningJobRow, uid, LEASE)
-    if lease is None:
-        return
-    try:
-        with kept_alive(context.db, lease):
-            loaded = load(context, uid)
-            step = plan_job(loaded.view())
-            next_after = STEPS[step](context, lease, loaded)
-        with context.db.session() as session:
-            lease.release(session, next_after)
-    except StorageUnavailable as error:
-        log.warning("job %s waits for the object store: %s", uid, error)
-        with context.db.session() as session:
-            lease.release(session, WAIT_FOR_STORE)
-    except LeaseLost:
-        log.warning("job %s: the lease was lost; another worker has it", uid)
+    """One pass over a job, when it is due: load, plan, execute, write while the lease holds."""
+    visit(context, FineTuningJobRow, uid, run_pass, give_up_job)
+
+
+def run_pass(context: WorkerContext, lease: Lease) -> timedelta | None:
+    loaded = load(context, lease.uid)
+    return STEPS[plan_job(loaded.view())](context, lease, loaded)
+
+
+def give_up_job(row: FineTuningJobRow, cause: str) -> bool:
+    """The end of a job that no worker can bring on. What is being deleted is tried on for ever."""
+    if row.state not in ACTIVE:
+        return False
+    row.end_time = now()
+    message = f"the job could not be brought on: {cause}"
+    mark(row, FAILED, code="INTERNAL", reason="RECONCILE_FAILED", message=message)
+    return True
+
+
+def guard(lease: Lease, session: Session, loaded: Loaded) -> FineTuningJobRow:
+    """The row, locked. A step planned for another state than it has now, being deleted say, is not taken."""
+    row: FineTuningJobRow = lease.guard(session)
+    if row.state != loaded.row.state:
+        raise Superseded
+    return row
 
 
 def load(context: WorkerContext, uid: uuid.UUID) -> Loaded:
@@ -113,7 +117,8 @@ def load(context: WorkerContext, uid: uuid.UUID) -> Loaded:
 
 def read_json(context: WorkerContext, key: str) -> dict[str, Any]:
     try:
-        found = json.loads(context.store.get_bytes(key))
+        # A loss that is not a number is no JSON, and PostgreSQL would not take it.
+        found = json.loads(context.store.get_bytes(key), parse_constant=lambda _: None)
     except (ObjectNotFound, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
@@ -129,7 +134,7 @@ def admit(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | N
     """Give the job a trainer's place when one is free."""
     with context.db.session() as session:
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADMISSION_LOCK})
-        row = lease.guard(session)
+        row = guard(lease, session, loaded)
         running = session.scalar(
             select(func.count()).select_from(FineTuningJobRow).where(FineTuningJobRow.state == RUNNING)
         )
@@ -148,20 +153,22 @@ def admit(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | N
 
 def start(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
     with context.db.session() as session:
-        document = job_spec(session, loaded.row)
+        document = job_spec(session, guard(lease, session, loaded))
     try:
         context.runtime.start_trainer(TrainerSpec(str(loaded.row.uid), loaded.row.attempt, document))
     except NoCapacity as error:
         with context.db.session() as session:
-            mark(lease.guard(session), RUNNING, reason="NO_CAPACITY", message=str(error))
+            mark(guard(lease, session, loaded), RUNNING, reason="NO_CAPACITY", message=str(error))
         return WAIT_FOR_PLACE
     return POLL
 
 
-def restart(context: WorkerContext, lease: Lease, *, crashed: bool, message: str) -> timedelta | None:
+def restart(
+    context: WorkerContext, lease: Lease, loaded: Loaded, *, crashed: bool, message: str
+) -> timedelta | None:
     """Another attempt; the trainer goes on from its last good checkpoint."""
     with context.db.session() as session:
-        row = lease.guard(session)
+        row = guard(lease, session, loaded)
         row.attempt += 1
         row.crashes += 1 if crashed else 0
         mark(row, RUNNING, reason="RESTARTING", message=message)
@@ -169,23 +176,25 @@ def restart(context: WorkerContext, lease: Lease, *, crashed: bool, message: str
 
 
 def restart_interrupted(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
-    return restart(context, lease, crashed=False, message="going on after an interruption")
+    return restart(context, lease, loaded, crashed=False, message="going on after an interruption")
 
 
 def restart_crashed(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
-    return restart(context, lease, crashed=True, message=crash_message_of(loaded))
+    return restart(context, lease, loaded, crashed=True, message=crash_message_of(loaded))
 
 
 def follow(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
     if loaded.progress and loaded.progress != loaded.row.progress:
         with context.db.session() as session:
-            row = lease.guard(session)
+            row = guard(lease, session, loaded)
             row.progress = loaded.progress
             mark(row, RUNNING, reason=str(loaded.progress.get("phase", "")), message="")
     return POLL
 
 
 def register(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    with context.db.session() as session:
+        guard(lease, session, loaded)
     register_model(context, lease, loaded.row)
     return SOON
 
@@ -220,19 +229,26 @@ def fail_model(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelt
     """The adapter did not pass the check that every uploaded addon passes."""
     why = loaded.model.status_message if loaded.model else ""
     with context.db.session() as session:
+        message = f"the trained adapter did not pass its check: {why}"
+        end(lease, session, loaded, FAILED, "INTERNAL", "ADAPTER_INVALID", message)
         model = session.get(ModelRow, loaded.row.output_model_uid)
         if model is not None:
             session.add(GarbageRow(prefix=model.prefix))
             session.delete(model)
-        message = f"the trained adapter did not pass its check: {why}"
-        end(lease, session, loaded, FAILED, "INTERNAL", "ADAPTER_INVALID", message)
+    return None
+
+
+def fail_model_gone(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    with context.db.session() as session:
+        message = f"its model {loaded.row.model_id} was deleted while its files were being checked"
+        end(lease, session, loaded, FAILED, "ABORTED", "MODEL_DELETED", message)
     return None
 
 
 def end(
     lease: Lease, session: Session, loaded: Loaded, state: str, code: str, reason: str, message: str
 ) -> None:
-    row = lease.guard(session)
+    row = guard(lease, session, loaded)
     row.result = loaded.result
     row.progress = loaded.progress or row.progress
     row.end_time = now()
@@ -251,6 +267,9 @@ def remove(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | 
     with context.db.session() as session:
         row = lease.guard(session)
         session.add(GarbageRow(prefix=row.prefix))
+        if row.output_model_uid and session.get(ModelRow, row.output_model_uid) is None:
+            # Its files were on their way to a model that does not exist, or does no more.
+            session.add(GarbageRow(prefix=model_prefix(row, row.output_model_uid)))
         session.delete(row)
     return None
 
@@ -283,6 +302,7 @@ STEPS: dict[Step, Callable[[WorkerContext, Lease, Loaded], timedelta | None]] = 
     Step.FAIL_WITH_RESULT: fail_with_result,
     Step.FAIL_CRASHED: fail_crashed,
     Step.FAIL_MODEL: fail_model,
+    Step.FAIL_MODEL_GONE: fail_model_gone,
     Step.STOP: stop,
     Step.REMOVE: remove,
     Step.NOTHING: nothing,

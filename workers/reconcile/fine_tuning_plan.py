@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from controlplane.resources.fine_tuning_jobs.states import CREATING, DELETING, PENDING, RUNNING
+from controlplane.resources.fine_tuning_jobs.states import CREATING, DELETING, FAILED, PENDING, RUNNING
 
 MAX_CRASHES = 2
 """Trainers may end without a result so often before the job fails; each time it goes on from a checkpoint."""
@@ -27,6 +27,8 @@ class OutputModel(Enum):
     CHECKING = auto()
     READY = auto()
     INVALID = auto()
+    GONE = auto()
+    """Registered, and deleted before its check had ended."""
 
 
 class Step(Enum):
@@ -43,6 +45,7 @@ class Step(Enum):
     FAIL_WITH_RESULT = auto()
     FAIL_CRASHED = auto()
     FAIL_MODEL = auto()
+    FAIL_MODEL_GONE = auto()
     STOP = auto()
     REMOVE = auto()
     NOTHING = auto()
@@ -67,7 +70,8 @@ def plan_job(view: JobView) -> Step:
     if view.state in (CREATING, PENDING):
         return Step.ADMIT
     if view.state != RUNNING:
-        return Step.NOTHING
+        # A job that was given up may have left its trainer at work.
+        return Step.STOP if view.state == FAILED and view.trainer is Trainer.ALIVE else Step.NOTHING
     if view.outcome == "failed":
         return Step.FAIL_WITH_RESULT
     if view.outcome == "succeeded":
@@ -82,6 +86,7 @@ STEP_OF_MODEL = {
     OutputModel.CHECKING: Step.AWAIT_MODEL,
     OutputModel.READY: Step.COMPLETE,
     OutputModel.INVALID: Step.FAIL_MODEL,
+    OutputModel.GONE: Step.FAIL_MODEL_GONE,
 }
 STEP_OF_TRAINER = {
     Trainer.ABSENT: Step.START,

@@ -10,11 +10,16 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from controlplane.names import generate_id
+from controlplane.resources.fine_tuning_jobs.states import mark
 from controlplane.resources.models.states import HF_PEFT_ADDON
 from controlplane.resources.tables import FineTuningJobRow, ModelRow
 from controlplane.resources.uploads import CHECKING, UPLOADING
 from workers.context import WorkerContext
 from workers.reconcile.lease import Lease
+from workers.reconcile.visit import Superseded
+
+REGISTERED = "REGISTERED"
+"""A running job's `reason` once its model exists: a model that is gone then was deleted."""
 
 
 def register_model(context: WorkerContext, lease: Lease, job: FineTuningJobRow) -> None:
@@ -25,12 +30,20 @@ def register_model(context: WorkerContext, lease: Lease, job: FineTuningJobRow) 
     """
     model_uid = job.output_model_uid or record_uid(context, lease)
     manifest = json.loads(context.store.get_bytes(job.prefix + "adapter/manifest.json"))
-    prefix = f"accounts/{job.account_id}/models/{model_uid}/"
+    prefix = model_prefix(job, model_uid)
     for name in manifest["files"]:
         context.store.copy(f"{job.prefix}adapter/{name}", prefix + name)
     with context.db.session() as session:
         row = lease.guard(session)
+        if row.state != job.state:
+            raise Superseded  # it is being deleted: that clears away what was copied
         session.add(adapter_row(session, row, model_uid, manifest["files"]))
+        mark(row, job.state, reason=REGISTERED, message="its model is being checked")
+
+
+def model_prefix(job: FineTuningJobRow, model_uid: uuid.UUID) -> str:
+    """Where the files of the model that a job makes lie in the object store."""
+    return f"accounts/{job.account_id}/models/{model_uid}/"
 
 
 def record_uid(context: WorkerContext, lease: Lease) -> uuid.UUID:

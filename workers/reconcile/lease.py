@@ -35,6 +35,7 @@ class Leased(Protocol):
     lease_token: Any
     lease_expires_at: Any
     next_reconcile_at: Any
+    lease_claims: Any
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ class Lease:
     ttl: timedelta
     due_at: datetime
     """`next_reconcile_at` as it was when the row was claimed."""
+    claims: int = 1
+    """Claims in a row, with this one, of which none has ended well."""
+
+    def __str__(self) -> str:
+        return f"{self.table.__tablename__} {self.uid}"
 
     def guard(self, session: Session) -> Any:
         """The row, locked until the transaction ends; raises LeaseLost when it is no longer ours."""
@@ -55,7 +61,7 @@ class Lease:
         )
         row = session.scalar(query)
         if row is None:
-            raise LeaseLost(f"{self.table.__tablename__} {self.uid}")
+            raise LeaseLost(str(self))
         return row
 
     def renew(self, session: Session) -> None:
@@ -63,11 +69,11 @@ class Lease:
         self.guard(session)
         self._write(session, lease_expires_at=func.now() + self.ttl)
 
-    def release(self, session: Session, next_after: timedelta | None) -> None:
+    def release(self, session: Session, next_after: timedelta | None, *, failed: bool = False) -> None:
         """Give the row back, to be looked at again after `next_after` (None: not until somebody asks).
 
         A lost lease is left alone. What was asked for in the meantime is kept: `next_reconcile_at` moves
-        only from what it was when the row was claimed.
+        only from what it was when the row was claimed. A visit that `failed` stays counted in `lease_claims`.
         """
         untouched = self.table.next_reconcile_at == self.due_at
         due = None if next_after is None else func.now() + next_after
@@ -75,6 +81,7 @@ class Lease:
             session,
             lease_token=None,
             lease_expires_at=None,
+            lease_claims=self.table.lease_claims if failed else 0,
             next_reconcile_at=case((untouched, due), else_=self.table.next_reconcile_at),
         )
 
@@ -103,10 +110,15 @@ def claim_lease(database: Database, table: Any, uid: uuid.UUID, ttl: timedelta) 
         claimed = session.execute(
             update(table)
             .where(table.uid == due)
-            .values(lease_token=token, lease_expires_at=func.now() + ttl, update_time=table.update_time)
-            .returning(table.next_reconcile_at)
-        ).scalar_one_or_none()
-    return Lease(table, uid, token, ttl, claimed) if claimed else None
+            .values(
+                lease_token=token,
+                lease_expires_at=func.now() + ttl,
+                lease_claims=table.lease_claims + 1,
+                update_time=table.update_time,
+            )
+            .returning(table.next_reconcile_at, table.lease_claims)
+        ).one_or_none()
+    return Lease(table, uid, token, ttl, *claimed) if claimed else None
 
 
 def due_uids(session: Session, table: Any, limit: int) -> list[uuid.UUID]:

@@ -2,77 +2,56 @@
 
 from __future__ import annotations
 
-import logging
 import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from sqlalchemy.orm import Session
+
 from controlplane.resources.models.states import HF_BASE_MODEL
 from controlplane.resources.tables import ModelRow
-from controlplane.resources.uploads import CHECKING, INVALID, READY
-from controlplane.storage import StorageUnavailable
+from controlplane.resources.uploads import READY
 from workers.context import WorkerContext
-from workers.reconcile.lease import LeaseLost, claim_lease, kept_alive
-from workers.reconcile.leftovers import remove_unregistered
+from workers.reconcile.lease import Lease
+from workers.reconcile.uploads import Verdict, check_upload, give_up_check, refused
+from workers.reconcile.visit import visit
 from workers.validation.adapter_files import BaseModelFacts, validate_adapter
 from workers.validation.model_files import InvalidModel, validate_base_model
-
-log = logging.getLogger(__name__)
-
-LEASE = timedelta(seconds=30)
-RETRY_AFTER = timedelta(seconds=5)
 
 
 @dataclass(frozen=True)
 class Upload:
     """What is to be checked: the registered files, and the base for an addon."""
 
-    name: str
     prefix: str
-    is_base: bool
     sizes: dict[str, int]
     base: BaseModelFacts | None
 
 
 def reconcile_model(context: WorkerContext, uid: uuid.UUID) -> None:
-    """Check a model's upload, once. Findings are written only while the lease holds."""
-    lease = claim_lease(context.db, ModelRow, uid, LEASE)
-    if lease is None:
-        return
-    try:
-        upload = load_upload(context, uid)
-        if upload is not None:
-            with kept_alive(context.db, lease):
-                verdict = check(context, upload)
-                remove_unregistered(context.store, upload.prefix, upload.sizes)
-            with context.db.session() as session:
-                row = lease.guard(session)
-                base = session.get(ModelRow, row.base_model_uid) if row.base_model_uid else None
-                apply(row, verdict, base)
-        with context.db.session() as session:
-            lease.release(session, None)
-    except StorageUnavailable as error:
-        log.warning("model %s cannot be checked now: %s", uid, error)
-        with context.db.session() as session:
-            lease.guard(session).status_message = "waiting for the object store to check its files"
-            lease.release(session, RETRY_AFTER)
-    except LeaseLost:
-        log.warning("the check of model %s outlived its lease; another worker has it", uid)
+    """Check a model's upload, when that is asked for."""
+    visit(context, ModelRow, uid, check_model, give_up_check)
 
 
-def load_upload(context: WorkerContext, uid: uuid.UUID) -> Upload | None:
-    with context.db.session() as session:
-        row = session.get(ModelRow, uid)
-        if row is None or row.state == READY or row.reason != CHECKING:
-            return None
-        base = session.get(ModelRow, row.base_model_uid) if row.base_model_uid else None
-        sizes = {name: file["size"] for name, file in row.files.items()}
-        facts = BaseModelFacts.from_dict({**base.facts, "name": base.name}) if base else None
-        return Upload(row.name, row.prefix, row.kind == HF_BASE_MODEL, sizes, facts)
+def check_model(context: WorkerContext, lease: Lease) -> timedelta | None:
+    check_upload(context, lease, load_upload, check, record)
+    return None
 
 
-def check(context: WorkerContext, upload: Upload) -> dict[str, Any]:
+def load_upload(session: Session, row: ModelRow) -> Upload:
+    base = base_of(session, row)
+    sizes = {name: file["size"] for name, file in row.files.items()}
+    facts = BaseModelFacts.from_dict({**base.facts, "name": base.name}) if base else None
+    return Upload(row.prefix, sizes, facts)
+
+
+def base_of(session: Session, row: ModelRow) -> ModelRow | None:
+    """The base of an addon. A base model has none, and an addon always has one: it cannot be deleted."""
+    return None if row.kind == HF_BASE_MODEL else session.get_one(ModelRow, row.base_model_uid)
+
+
+def check(context: WorkerContext, upload: Upload) -> Verdict:
     """The values that the row is to have after the check."""
     try:
         if upload.base is None:
@@ -82,16 +61,10 @@ def check(context: WorkerContext, upload: Upload) -> dict[str, Any]:
             validate_adapter(context.store, upload.prefix, upload.sizes, upload.base, most).to_dict()
         )
     except InvalidModel as error:
-        problems = [problem.to_dict() for problem in error.problems]
-        return {
-            "reason": INVALID,
-            "status_code": "INVALID_ARGUMENT",
-            "status_message": str(error),
-            "problems": problems,
-        }
+        return {**refused(str(error)), "problems": [problem.to_dict() for problem in error.problems]}
 
 
-def accepted(facts: dict[str, Any]) -> dict[str, Any]:
+def accepted(facts: dict[str, Any]) -> Verdict:
     files = facts.pop("files")
     return {
         "state": READY,
@@ -104,13 +77,13 @@ def accepted(facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def apply(row: ModelRow, verdict: dict[str, Any], base: ModelRow | None) -> None:
+def record(session: Session, row: ModelRow, verdict: Verdict) -> None:
     """Write the check's findings. An addon has its base's context, and its template unless it brings one."""
     for field, value in verdict.items():
         setattr(row, field, value)
     if row.state != READY:
         return
-    facts = verdict["facts"]
+    facts, base = verdict["facts"], base_of(session, row)
     longest = base.context_length if base else facts["context_length"]
     row.context_length = min(row.context_length or longest, longest)
     row.supports_tools = row.supports_tools or bool(facts["supports_tools"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 
+from controlplane.db import now
 from controlplane.queue import (
     RECONCILE_DATASET,
     RECONCILE_DEPLOYMENT,
@@ -14,6 +16,8 @@ from controlplane.queue import (
     enqueue,
 )
 from controlplane.resources.tables import DatasetRow, DeploymentRow, FineTuningJobRow, GarbageRow, ModelRow
+from controlplane.resources.uploads import URL_LIFETIME_SECONDS
+from controlplane.storage import StorageError
 from workers.context import WorkerContext
 from workers.reconcile.deployments import stop_strays
 from workers.reconcile.lease import due_uids
@@ -28,6 +32,9 @@ SWEPT = (
 )
 ROWS_A_SWEEP = 500
 PREFIXES_A_SWEEP = 5
+RETRY_AFTER = timedelta(minutes=1)
+KEPT_WATCH = timedelta(seconds=URL_LIFETIME_SECONDS) + timedelta(minutes=10)
+"""How long after a delete somebody may still write where the resource was."""
 
 
 def run_sweep(context: WorkerContext) -> None:
@@ -42,12 +49,33 @@ def run_sweep(context: WorkerContext) -> None:
 
 
 def collect_garbage(context: WorkerContext) -> None:
-    """Delete the objects of deleted resources. A prefix is forgotten only once it is empty."""
+    """Delete the objects of deleted resources.
+
+    A prefix is emptied at once, and forgotten only after it was emptied again when the last address to write
+    there has expired: an upload, a copy or a trainer may have been at work when the resource was deleted.
+    """
+    moment = now()
     with context.db.session() as session:
-        rows = session.scalars(select(GarbageRow).order_by(GarbageRow.create_time).limit(PREFIXES_A_SWEEP))
-        prefixes = [(row.uid, row.prefix) for row in rows]
-    for uid, prefix in prefixes:
-        context.store.delete_prefix(prefix)
+        due = select(GarbageRow).where(GarbageRow.due_time <= moment).order_by(GarbageRow.due_time)
+        rows = list(session.scalars(due.limit(PREFIXES_A_SWEEP)))
+    for row in rows:
+        done = empty(context, row.prefix)
+        last_time = row.create_time + KEPT_WATCH
         with context.db.session() as session:
-            session.execute(delete(GarbageRow).where(GarbageRow.uid == uid))
-        log.info("emptied %s", prefix)
+            if done and moment >= last_time:
+                session.execute(delete(GarbageRow).where(GarbageRow.uid == row.uid))
+            else:
+                next_time = last_time if done else moment + RETRY_AFTER
+                later = update(GarbageRow).where(GarbageRow.uid == row.uid)
+                session.execute(later.values(due_time=next_time))
+
+
+def empty(context: WorkerContext, prefix: str) -> bool:
+    """Whether nothing is left there. One prefix that cannot be emptied does not keep the others waiting."""
+    try:
+        count = context.store.delete_prefix(prefix)
+    except (StorageError, ValueError) as error:
+        log.warning("%s cannot be emptied now: %s", prefix, error)
+        return False
+    log.info("emptied %s of %d objects", prefix, count)
+    return True

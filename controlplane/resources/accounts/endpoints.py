@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import Depends, Response
 from sqlalchemy import select
 
 from controlplane.context import CallerDep, ContextDep
@@ -11,11 +11,16 @@ from controlplane.resources.accounts.tables import AccountRow
 from controlplane.rest.access import own_account
 from controlplane.rest.paging import PageRequest, fetch_page, page_request
 from controlplane.rest.responses import reply, reply_page
+from controlplane.rest.router import collection_router, list_of
 
-router = APIRouter(tags=["accounts"])
+router = collection_router("accounts")
 
 
-@router.get("/v1/accounts", response_model=Account, summary="List the accounts that the caller belongs to")
+@router.get(
+    "/v1/accounts",
+    response_model=list_of(Account, "accounts"),
+    summary="List the accounts that the caller belongs to",
+)
 async def list_accounts(
     ctx: ContextDep, caller: CallerDep, page: Annotated[PageRequest, Depends(page_request)]
 ) -> Response:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Response
+from fastapi import Body, Depends, Response
 from sqlalchemy import select
 
 from controlplane.context import CallerDep, ContextDep
@@ -12,9 +12,10 @@ from controlplane.resources.api_keys.tables import ApiKeyRow
 from controlplane.rest.access import own_account
 from controlplane.rest.paging import PageRequest, fetch_page, page_request
 from controlplane.rest.responses import reply, reply_page
+from controlplane.rest.router import collection_router, list_of
 from controlplane.rest.schema import Empty
 
-router = APIRouter(tags=["apiKeys"])
+router = collection_router("apiKeys")
 
 OF_USER = "/v1/accounts/{account_id:rid}/users/{user_id:rid}/apiKeys"
 OF_ACCOUNT = "/v1/accounts/{account_id:rid}/apiKeys"
@@ -37,7 +38,7 @@ async def create_key(
     return reply(ApiKey.of(row, user, key))
 
 
-@router.get(OF_USER, response_model=ApiKey, summary="List API keys")
+@router.get(OF_USER, response_model=list_of(ApiKey, "apiKeys"), summary="List API keys")
 async def list_keys(
     ctx: ContextDep,
     caller: CallerDep,
@@ -75,7 +76,7 @@ async def create_own_key(
     return await create_key(ctx, caller, account_id, caller.user_id, body)
 
 
-@router.get(OF_ACCOUNT, response_model=ApiKey, summary="List the caller's API keys")
+@router.get(OF_ACCOUNT, response_model=list_of(ApiKey, "apiKeys"), summary="List the caller's API keys")
 async def list_own_keys(
     ctx: ContextDep, caller: CallerDep, account_id: str, page: Annotated[PageRequest, Depends(page_request)]
 ) -> Response:

@@ -25,8 +25,6 @@ def new_key(user: UserRow, body: ApiKey) -> tuple[ApiKeyRow, str]:
     """A row and its key. The key is in nobody's hands but the caller's after this."""
     given = body.given()
     expires = given.get("expire_time")
-    if expires is not None and expires.tzinfo is None:
-        expires = expires.replace(tzinfo=UTC)
     if expires is not None and expires <= datetime.now(UTC):
         raise invalid("expireTime lies in the past", "expireTime")
     key = generate_key()

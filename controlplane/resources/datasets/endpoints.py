@@ -2,11 +2,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Request, Response
+from fastapi import Body, Depends, Query, Request, Response
 from sqlalchemy import select
 
 from controlplane.auth import Caller
 from controlplane.context import CallerDep, Context, ContextDep
+from controlplane.errors import ApiError, Code
 from controlplane.names import ResourceName, generate_id
 from controlplane.queue import RECONCILE_DATASET
 from controlplane.resources.datasets import service
@@ -24,6 +25,7 @@ from controlplane.resources.uploads import (
     GetUploadEndpointRequest,
     GetUploadEndpointResponse,
     ask_for_check,
+    discard,
     download_urls,
     refuse_if_invalid,
     refuse_if_ready,
@@ -32,12 +34,12 @@ from controlplane.resources.uploads import (
     wait_for_verdict,
 )
 from controlplane.rest.access import find, own_account
-from controlplane.rest.masks import changes
 from controlplane.rest.paging import PageRequest, fetch_page, page_request
 from controlplane.rest.responses import WireResponse, reply, reply_page
+from controlplane.rest.router import collection_router, list_of
 from controlplane.rest.schema import Empty
 
-router = APIRouter(prefix="/v1/accounts/{account_id:rid}/datasets", tags=["datasets"])
+router = collection_router("datasets", "/v1/accounts/{account_id:rid}/datasets")
 
 
 def name_of(caller: Caller, account_id: str, dataset_id: str) -> ResourceName:
@@ -54,7 +56,7 @@ async def create_dataset(
     return reply(Dataset.of(row))
 
 
-@router.get("", response_model=Dataset, summary="List datasets")
+@router.get("", response_model=list_of(Dataset, "datasets"), summary="List datasets")
 async def list_datasets(
     ctx: ContextDep, caller: CallerDep, account_id: str, page: Annotated[PageRequest, Depends(page_request)]
 ) -> Response:
@@ -85,7 +87,7 @@ async def update_dataset(
 ) -> Response:
     async with ctx.work() as work:
         name = name_of(caller, account_id, dataset_id)
-        row = await service.update_dataset(work.session, name, changes(body, updateMask))
+        row = await service.update_dataset(work.session, name, body, updateMask)
     return reply(Dataset.of(row))
 
 
@@ -124,14 +126,14 @@ async def upload(
         refuse_if_ready(row)
     # Each upload writes an object of its own: a second one cannot change what the first one's check reads.
     stored_as = f"dataset-{generate_id()}.jsonl"
-    limit = ctx.settings.dataset_upload_limit
-    part = await store_file_part(request, ctx.store, row.prefix + stored_as, limit)
-    async with ctx.work() as work:
-        row = await find(work.session, DatasetRow, name, lock=True)
-        refuse_if_ready(row)
-        row.files = {stored_as: {"size": part.size, "sha256": ""}}
-        ask_for_check(row)
-        work.hint(RECONCILE_DATASET, row.uid)
+    prefix, limit = row.prefix, ctx.settings.dataset_upload_limit
+    part = await store_file_part(request, ctx.store, prefix + stored_as, limit)
+    try:
+        row, replaced = await register_upload(ctx, name, prefix, stored_as, part.size)
+    except ApiError:
+        await discard(ctx.store, [prefix + stored_as])  # refused after all: nothing names what was written
+        raise
+    await discard(ctx.store, replaced)
     row = await verdict(ctx, row)
     filename = part.filename if FILE_NAME.fullmatch(part.filename) else stored_as
     answer = UploadedFile(
@@ -179,11 +181,38 @@ async def validate_upload(ctx: ContextDep, caller: CallerDep, account_id: str, d
     summary="Get a signed URL for each of the dataset's files",
 )
 async def get_download_endpoint(
-    ctx: ContextDep, caller: CallerDep, account_id: str, dataset_id: str
+    ctx: ContextDep,
+    caller: CallerDep,
+    account_id: str,
+    dataset_id: str,
+    downloadLineage: Annotated[
+        bool, Query(description="Has no effect: datasets are not derived from others.")
+    ] = False,
+    readMask: str = "",
 ) -> Response:
     async with ctx.db.session() as session:
         row = await find(session, DatasetRow, name_of(caller, account_id, dataset_id))
-    return reply(GetDownloadEndpointResponse(filename_to_signed_urls=download_urls(ctx.store, row)))
+    answer = GetDownloadEndpointResponse(filename_to_signed_urls=download_urls(ctx.store, row))
+    return reply(answer, readMask)
+
+
+async def register_upload(
+    ctx: Context, name: ResourceName, prefix: str, file: str, size: int
+) -> tuple[DatasetRow, list[str]]:
+    """Make an object that was written to `prefix` the dataset's file, and have it checked.
+
+    Returns the row, and the objects that it replaces.
+    """
+    async with ctx.work() as work:
+        row = await find(work.session, DatasetRow, name, lock=True)
+        refuse_if_ready(row)
+        if row.prefix != prefix:
+            raise ApiError(Code.ABORTED, f"{row.name} was deleted and created again during the upload")
+        replaced = [prefix + earlier for earlier in row.files]
+        row.files = {file: {"size": size, "sha256": ""}}
+        ask_for_check(row)
+        work.hint(RECONCILE_DATASET, row.uid)
+    return row, replaced
 
 
 async def verdict(ctx: Context, row: DatasetRow) -> DatasetRow:

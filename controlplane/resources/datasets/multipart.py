@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import RawIOBase
 from typing import BinaryIO, cast
@@ -18,6 +21,15 @@ from controlplane.storage import ObjectStore
 
 # Chunks between the request and the store: at most this many of what the server reads at once (64 KiB).
 CHUNKS_IN_FLIGHT = 64
+MAX_HEADER_BYTES = 16 * 1024
+AROUND_THE_FILE_BYTES = 1024 * 1024
+"""What a body may hold besides its file: boundaries, headers, and what stands before and after them."""
+
+UPLOADS_AT_ONCE = 32
+# Each upload holds a thread while it lasts, however slow its client is: they have a pool of their own.
+UPLOAD_THREADS = ThreadPoolExecutor(UPLOADS_AT_ONCE, "upload")
+UPLOAD_PLACES = threading.Semaphore(UPLOADS_AT_ONCE)
+SILENCE_SECONDS = 60.0
 
 
 class ChunkReader(RawIOBase):
@@ -32,15 +44,13 @@ class ChunkReader(RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
-        while not self._ended and (size < 0 or len(self._rest) < size):
+        """At most `size` bytes of what has come; waits until something has. Nothing at the end."""
+        while not self._rest and not self._ended:
             chunk = self.chunks.get()
+            self._ended = chunk is None or isinstance(chunk, Exception)
             if isinstance(chunk, Exception):
-                self._ended = True
                 raise chunk
-            if chunk is None:
-                self._ended = True
-            else:
-                self._rest += chunk
+            self._rest = chunk or b""
         size = len(self._rest) if size < 0 else size
         taken, self._rest = self._rest[:size], self._rest[size:]
         return taken
@@ -73,9 +83,15 @@ class FilePart:
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self.header_name += data[start:end]
+        self._bound_header()
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
         self.header_value += data[start:end]
+        self._bound_header()
+
+    def _bound_header(self) -> None:
+        if len(self.header_name) + len(self.header_value) > MAX_HEADER_BYTES:
+            raise invalid("a header of the upload's part is too long", "file")
 
     def _header_end(self) -> None:
         if self.header_name.lower() == b"content-disposition":
@@ -101,12 +117,17 @@ class FilePart:
 async def store_file_part(request: Request, store: ObjectStore, key: str, limit: int) -> FilePart:
     """Stream the request's `file` part to `key`. 400 for another shape, 413 over `limit` bytes.
 
-    What was written of a refused or broken upload is deleted.
+    429 while too many are under way. What was written of a refused or broken upload is deleted.
     """
     part = FilePart()
     parser = MultipartParser(_boundary(request), part.callbacks())  # type: ignore[arg-type]
+    if not UPLOAD_PLACES.acquire(blocking=False):
+        text = f"{UPLOADS_AT_ONCE} uploads are under way; try again in a moment"
+        raise ApiError(Code.RESOURCE_EXHAUSTED, text, headers={"Retry-After": "2"})
     reader = ChunkReader()
-    writing = asyncio.create_task(asyncio.to_thread(store.put_stream, key, cast(BinaryIO, reader)))
+    loop = asyncio.get_running_loop()
+    writing = loop.run_in_executor(UPLOAD_THREADS, store.put_stream, key, cast(BinaryIO, reader))
+    writing.add_done_callback(lambda _: UPLOAD_PLACES.release())
     try:
         await _feed(request, parser, part, reader, limit, writing)
         await _put(reader, None, writing)
@@ -132,14 +153,16 @@ async def _feed(
     part: FilePart,
     reader: ChunkReader,
     limit: int,
-    writing: asyncio.Task[int],
+    writing: asyncio.Future[int],
 ) -> None:
-    async for chunk in request.stream():
+    received = 0
+    async for chunk in _unless_silent(request.stream()):
+        received += len(chunk)
         try:
             parser.write(chunk)
         except MultipartParseError as error:
             raise invalid(f"the upload is not well-formed multipart/form-data: {error}") from None
-        if part.size > limit:
+        if part.size > limit or received > limit + AROUND_THE_FILE_BYTES:
             text = f"the file is larger than {limit} bytes; upload it through getUploadEndpoint instead"
             raise ApiError(Code.OUT_OF_RANGE, text, http_status=413)
         for piece in part.pending:
@@ -151,7 +174,20 @@ async def _feed(
         raise invalid("the file is empty", "file")
 
 
-async def _put(reader: ChunkReader, chunk: bytes | Exception | None, writing: asyncio.Task[int]) -> None:
+async def _unless_silent(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The chunks; 504 when the client sends nothing for a while."""
+    while True:
+        try:
+            chunk = await asyncio.wait_for(anext(chunks), SILENCE_SECONDS)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            text = f"nothing of the upload came for {SILENCE_SECONDS:.0f} s"
+            raise ApiError(Code.DEADLINE_EXCEEDED, text) from None
+        yield chunk
+
+
+async def _put(reader: ChunkReader, chunk: bytes | Exception | None, writing: asyncio.Future[int]) -> None:
     """Hand a chunk on; waits while the store is slower than the client, and stops when it gave up."""
     while not writing.done():
         try:

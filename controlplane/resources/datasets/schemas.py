@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field
 
 from controlplane.resources.datasets.tables import DatasetRow
-from controlplane.rest.schema import ApiModel, Int64, Status, Timestamp, output_only
+from controlplane.rest.schema import ApiModel, Empty, Int64, Status, Timestamp, output_only
 
 REPORT_TYPE = "type.googleapis.com/hearth.DatasetReport"
 
@@ -28,7 +28,7 @@ class Dataset(ApiModel):
     example_count: Annotated[
         Int64, Field(ge=0, description="Counted when the upload is checked; what a client sends is replaced.")
     ] = 0
-    user_uploaded: dict[str, Any] | None = None
+    user_uploaded: Empty | None = None
     evaluation_result: dict[str, Any] | None = None
     transformed: dict[str, Any] | None = None
     splitted: dict[str, Any] | None = None
@@ -50,7 +50,7 @@ class Dataset(ApiModel):
             state=row.state,
             status=Status.of(row),
             example_count=row.example_count,
-            user_uploaded={},
+            user_uploaded=Empty(),
             format=row.format,
             created_by=row.created_by,
             update_time=row.update_time,

@@ -1,17 +1,16 @@
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.auth import Caller
 from controlplane.errors import failed_precondition, invalid
 from controlplane.names import ResourceName, check_id
-from controlplane.resources.datasets.schemas import CreateDatasetRequest
+from controlplane.resources.datasets.schemas import CreateDatasetRequest, Dataset
 from controlplane.resources.tables import DatasetRow, FineTuningJobRow
 from controlplane.resources.uploads import UPLOADING, add_garbage, reset_verdict
 from controlplane.rest.access import find, insert
+from controlplane.rest.masks import changes, refuse_fixed
 
 FORMATS = ("FORMAT_UNSPECIFIED", "CHAT", "COMPLETION")
 
@@ -34,11 +33,10 @@ async def create_dataset(session: AsyncSession, caller: Caller, request: CreateD
     return row
 
 
-async def update_dataset(session: AsyncSession, name: ResourceName, changed: dict[str, Any]) -> DatasetRow:
+async def update_dataset(session: AsyncSession, name: ResourceName, body: Dataset, mask: str) -> DatasetRow:
     row = await find(session, DatasetRow, name, lock=True)
-    for field in sorted(changed.keys() - {"display_name", "user_uploaded", "example_count"}):
-        if changed[field] != getattr(row, field):
-            raise invalid(f"{field} of a dataset cannot be changed", field)
+    changed = changes(body, mask, Dataset.of(row))
+    refuse_fixed(changed, {"display_name", "user_uploaded", "example_count"}, "a dataset")
     row.display_name = changed.get("display_name", row.display_name)
     await session.flush()
     return row

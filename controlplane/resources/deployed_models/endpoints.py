@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Query, Response
+from fastapi import Body, Depends, Query, Response
 from sqlalchemy import select
 
 from controlplane.context import CallerDep, ContextDep
@@ -13,12 +13,12 @@ from controlplane.resources.deployed_models import service
 from controlplane.resources.deployed_models.schemas import DeployedModel
 from controlplane.resources.tables import DeployedModelRow
 from controlplane.rest.access import find, own_account
-from controlplane.rest.masks import changes
 from controlplane.rest.paging import PageRequest, fetch_page, page_request
 from controlplane.rest.responses import reply, reply_page
+from controlplane.rest.router import collection_router, list_of
 from controlplane.rest.schema import Empty
 
-router = APIRouter(prefix="/v1/accounts/{account_id:rid}/deployedModels", tags=["deployedModels"])
+router = collection_router("deployedModels", "/v1/accounts/{account_id:rid}/deployedModels")
 
 
 @router.post("", response_model=DeployedModel, summary="Load a model on a deployment")
@@ -41,7 +41,7 @@ async def create_deployed_model(
     return reply(message)
 
 
-@router.get("", response_model=DeployedModel, summary="List deployed models")
+@router.get("", response_model=list_of(DeployedModel, "deployedModels"), summary="List deployed models")
 async def list_deployed_models(
     ctx: ContextDep, caller: CallerDep, account_id: str, page: Annotated[PageRequest, Depends(page_request)]
 ) -> Response:
@@ -78,7 +78,7 @@ async def update_deployed_model(
     own_account(caller, account_id)
     name = ResourceName(account_id, "deployedModels", deployed_model_id)
     async with ctx.work() as work:
-        row = await service.update_deployed_model(work.session, name, changes(body, updateMask))
+        row = await service.update_deployed_model(work.session, name, body, updateMask)
         message = (await service.messages(work.session, [row]))[0]
     return reply(message)
 

@@ -5,12 +5,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from controlplane.resources.tables import DeployedModelRow
-from controlplane.rest.schema import ApiModel, Status, Timestamp, output_only
-
-
-def not_returned() -> Any:
-    """A field of older clients: taken, without effect, and never in an answer."""
-    return Field(default=None, exclude=True, description="Accepted from older clients; has no effect.")
+from controlplane.rest.schema import ApiModel, Status, Timestamp, not_returned, output_only
 
 
 class DeployedModel(ApiModel):

@@ -22,6 +22,7 @@ from controlplane.resources.models.service import find_readable
 from controlplane.resources.models.states import HF_BASE_MODEL
 from controlplane.resources.tables import DeployedModelRow, DeploymentRow, ModelRow
 from controlplane.rest.access import find, insert
+from controlplane.rest.masks import changes
 
 READY = "READY"
 ID_HASH_LENGTH = 8
@@ -167,18 +168,19 @@ async def find_locked(session: AsyncSession, name: ResourceName) -> DeployedMode
 
 
 async def update_deployed_model(
-    session: AsyncSession, name: ResourceName, changed: dict[str, Any]
+    session: AsyncSession, name: ResourceName, body: DeployedModel, mask: str
 ) -> DeployedModelRow:
     row = await find_locked(session, name)
     shown = (await messages(session, [row]))[0]
+    changed = changes(body, mask, shown)
     for field, collection in (("model", "models"), ("deployment", "deployments")):
         wanted = changed.get(field)
         now_it_is = getattr(shown, field)
-        if wanted and str(parse_name(wanted, collection, row.account_id, field)) != now_it_is:
+        if wanted is not None and str(parse_name(wanted, collection, row.account_id, field)) != now_it_is:
             raise invalid(f"{field} of a deployed model cannot be changed; it is {now_it_is}", field)
     for field in DESCRIBING:
         setattr(row, field, changed.get(field, getattr(row, field)))
-    if "default" in changed and changed["default"] != row.default:
+    if "default" in changed:
         await change_default(session, row, bool(changed["default"]))
     await session.flush()
     return row

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Query, Response
+from fastapi import Body, Depends, Query, Response
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -15,12 +15,27 @@ from controlplane.resources.deployments.states import DELETED
 from controlplane.resources.models.tables import ModelRow
 from controlplane.resources.tables import DeploymentRow
 from controlplane.rest.access import find, own_account
-from controlplane.rest.masks import changes
 from controlplane.rest.paging import PageRequest, fetch_page, page_request
 from controlplane.rest.responses import reply, reply_page
+from controlplane.rest.router import collection_router, list_of
 from controlplane.rest.schema import Empty
 
-router = APIRouter(prefix="/v1/accounts/{account_id:rid}/deployments", tags=["deployments"])
+router = collection_router("deployments", "/v1/accounts/{account_id:rid}/deployments")
+
+# What clients may ask to be left out, and never is in.
+NoShapes = Annotated[
+    bool, Query(alias="skipShapeValidation", description="Has no effect: there are no deployment shapes.")
+]
+NoShapesEither = Annotated[
+    bool, Query(alias="acceptShapelessRisk", description="Has no effect: there are no deployment shapes.")
+]
+NoDraft = Annotated[
+    bool,
+    Query(alias="disableSpeculativeDecoding", description="Has no effect: nothing is decoded speculatively."),
+]
+NoImages = Annotated[
+    bool, Query(alias="skipImageTagValidation", description="Has no effect: image tags are not looked at.")
+]
 
 
 @router.post("", response_model=Deployment, summary="Create a deployment of a base model")
@@ -36,6 +51,10 @@ async def create_deployment(
     validate_only: Annotated[
         bool, Query(alias="validateOnly", description="Check, answer as if, and create nothing.")
     ] = False,
+    skip_shape_validation: NoShapes = False,
+    accept_shapeless_risk: NoShapesEither = False,
+    disable_speculative_decoding: NoDraft = False,
+    skip_image_tag_validation: NoImages = False,
     dry_run: Annotated[bool, Query(alias="dryRun", description="The older name of validateOnly.")] = False,
 ) -> Response:
     own_account(caller, account_id)
@@ -51,7 +70,7 @@ async def create_deployment(
     return reply(message)
 
 
-@router.get("", response_model=Deployment, summary="List deployments")
+@router.get("", response_model=list_of(Deployment, "deployments"), summary="List deployments")
 async def list_deployments(
     ctx: ContextDep,
     caller: CallerDep,
@@ -92,11 +111,12 @@ async def update_deployment(
     deployment_id: str,
     body: Annotated[Deployment, Body()],
     updateMask: str = "",
+    skip_shape_validation: NoShapes = False,
 ) -> Response:
     own_account(caller, account_id)
     async with ctx.work() as work:
         name = ResourceName(account_id, "deployments", deployment_id)
-        row, base = await service.update_deployment(work.session, name, changes(body, updateMask))
+        row, base = await service.update_deployment(work.session, name, body, updateMask)
         message = await _shown(work.session, row, base)
         work.hint(RECONCILE_DEPLOYMENT, row.uid)
     return reply(message)

@@ -7,7 +7,7 @@ from pydantic import Field, StringConstraints
 from controlplane.resources.deployments.states import Replica
 from controlplane.resources.models.tables import ModelRow
 from controlplane.resources.tables import DeploymentRow
-from controlplane.rest.schema import ApiModel, Status, Timestamp, output_only
+from controlplane.rest.schema import ApiModel, Status, Timestamp, not_returned, output_only
 
 MAX_REPLICAS = 1000
 
@@ -37,11 +37,6 @@ SERVED_PRECISIONS = ("PRECISION_UNSPECIFIED", "FP16", "BF16")
 
 AnnotationKey = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 AnnotationValue = Annotated[str, StringConstraints(max_length=1000)]
-
-
-def not_returned() -> Any:
-    """A field of older clients: taken, without effect, and never in an answer."""
-    return Field(default=None, exclude=True, description="Accepted from older clients; has no effect.")
 
 
 class ReplicaStats(ApiModel):

@@ -15,7 +15,12 @@ from controlplane.names import ResourceName, check_id, generate_id, parse_name
 from controlplane.resources.deployed_models import states as deployed
 from controlplane.resources.deployed_models.service import add_deployed_model, lock_model
 from controlplane.resources.deployments.accelerators import check_accelerators, local_devices
-from controlplane.resources.deployments.schemas import PRECISIONS, SERVED_PRECISIONS, Deployment
+from controlplane.resources.deployments.schemas import (
+    PRECISIONS,
+    SERVED_PRECISIONS,
+    Deployment,
+    deployment_message,
+)
 from controlplane.resources.deployments.states import (
     CREATING,
     DELETED,
@@ -30,6 +35,7 @@ from controlplane.resources.models.service import find_readable
 from controlplane.resources.models.states import HF_BASE_MODEL
 from controlplane.resources.tables import DeployedModelRow, DeploymentRow, ModelRow, ReplicaRow
 from controlplane.rest.access import find, insert
+from controlplane.rest.masks import changes
 
 KEPT_AFTER_DELETE = timedelta(days=7)
 SHOWN_NAMES = 3
@@ -37,7 +43,7 @@ SHOWN_NAMES = 3
 DESCRIBING = ("display_name", "description", "annotations")
 # A running engine cannot take these: its replicas are replaced, one after the other.
 OF_THE_ENGINE = ("enable_addons", "accelerator_type", "accelerator_count", "precision", "max_context_length")
-WITHOUT_EFFECT = ("disable_deployment_size_validation",)
+LIMITS = {"min_replica_count", "max_replica_count"}
 
 
 async def create_deployment(
@@ -130,14 +136,16 @@ async def find_live(session: AsyncSession, name: ResourceName) -> DeploymentRow:
 
 
 async def update_deployment(
-    session: AsyncSession, name: ResourceName, changed: dict[str, Any]
+    session: AsyncSession, name: ResourceName, body: Deployment, mask: str
 ) -> tuple[DeploymentRow, ModelRow]:
     row = await find_live(session, name)
     base = await session.get_one(ModelRow, row.base_model_uid)
-    refuse_fixed(row, base, changed)
+    changed = changes(body, mask, deployment_message(row, base, {}))
+    refuse_another_base(row, base, changed)
     for field in DESCRIBING:
         setattr(row, field, changed.get(field, getattr(row, field)))
-    if changed.keys() - set(DESCRIBING):
+    steering = {*OF_THE_ENGINE, *LIMITS}
+    if changed.keys() & steering or (row.state == FAILED and body.model_fields_set & steering):
         await change_engine(session, row, base, changed)
         change_limits(row, changed)
         begin_anew(row)
@@ -145,14 +153,12 @@ async def update_deployment(
     return row, base
 
 
-def refuse_fixed(row: DeploymentRow, base: ModelRow, changed: dict[str, Any]) -> None:
-    """Drop what is sent but unchanged or without effect; refuse what can never change."""
-    wanted = changed.pop("base_model", "")
-    if wanted and str(parse_name(wanted, "models", row.account_id, "baseModel")) != base.name:
-        raise invalid(f"baseModel of a deployment cannot be changed; it is {base.name}", "baseModel")
-    settable = {*DESCRIBING, *OF_THE_ENGINE, "min_replica_count", "max_replica_count"}
-    for field in changed.keys() - settable:
-        del changed[field]  # at its default, or without effect: anything else was refused as unsupported
+def refuse_another_base(row: DeploymentRow, base: ModelRow, changed: dict[str, Any]) -> None:
+    """The base may be named, as some clients do on every update, in either form of its name."""
+    if "base_model" in changed:
+        wanted = parse_name(changed["base_model"], "models", row.account_id, "baseModel")
+        if str(wanted) != base.name:
+            raise invalid(f"baseModel of a deployment cannot be changed; it is {base.name}", "baseModel")
 
 
 async def change_engine(
@@ -175,7 +181,7 @@ async def change_engine(
 
 def change_limits(row: DeploymentRow, changed: dict[str, Any]) -> None:
     """New limits hold the number of replicas between them; a deployment that was shut opens again."""
-    if not {"min_replica_count", "max_replica_count"} & changed.keys():
+    if not LIMITS & changed.keys():
         return
     was_shut = row.max_replica_count == 0
     most = changed.get("max_replica_count") if "max_replica_count" in changed else row.max_replica_count
@@ -186,7 +192,7 @@ def change_limits(row: DeploymentRow, changed: dict[str, Any]) -> None:
 
 def begin_anew(row: DeploymentRow) -> None:
     """The user changed something: earlier failures are forgotten, and a worker looks at it now."""
-    row.consecutive_failures, row.retry_at = 0, None
+    row.consecutive_failures, row.retry_at, row.lease_claims = 0, None, 0
     if row.state in (READY, FAILED):
         mark(row, UPDATING, message="waiting for a worker to look at the change")
     row.next_reconcile_at = func.now()

@@ -4,25 +4,25 @@ import asyncio
 import json
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Query, Response
+from fastapi import Body, Depends, Query, Response
 from sqlalchemy import select
 
 from controlplane.auth import Caller
 from controlplane.context import CallerDep, ContextDep
-from controlplane.errors import invalid
 from controlplane.names import ResourceName
 from controlplane.queue import RECONCILE_FINE_TUNING_JOB
 from controlplane.resources.fine_tuning_jobs import service
 from controlplane.resources.fine_tuning_jobs.schemas import FineTuningJob, JobMetrics, job_message
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
 from controlplane.rest.access import find, own_account
-from controlplane.rest.masks import changes
+from controlplane.rest.masks import changes, refuse_fixed
 from controlplane.rest.paging import PageRequest, fetch_page, page_request
 from controlplane.rest.responses import reply, reply_page
+from controlplane.rest.router import collection_router, list_of
 from controlplane.rest.schema import Empty
 from controlplane.storage import ObjectNotFound
 
-router = APIRouter(prefix="/v1/accounts/{account_id:rid}/fineTuningJobs", tags=["fineTuningJobs"])
+router = collection_router("fineTuningJobs", "/v1/accounts/{account_id:rid}/fineTuningJobs")
 
 
 def name_of(caller: Caller, account_id: str, job_id: str) -> ResourceName:
@@ -44,7 +44,7 @@ async def create_job(
     return reply(job_message(row))
 
 
-@router.get("", response_model=FineTuningJob, summary="List fine-tuning jobs")
+@router.get("", response_model=list_of(FineTuningJob, "fineTuningJobs"), summary="List fine-tuning jobs")
 async def list_jobs(
     ctx: ContextDep, caller: CallerDep, account_id: str, page: Annotated[PageRequest, Depends(page_request)]
 ) -> Response:
@@ -86,12 +86,10 @@ async def update_job(
     body: Annotated[FineTuningJob, Body()],
     updateMask: str = "",
 ) -> Response:
-    changed = changes(body, updateMask)
-    fixed = sorted(changed.keys() - {"display_name"})
-    if fixed:
-        raise invalid(f"{fixed[0]} of a job cannot be changed; create another job", fixed[0])
     async with ctx.work() as work:
         row = await find(work.session, FineTuningJobRow, name_of(caller, account_id, job_id), lock=True)
+        changed = changes(body, updateMask, job_message(row))
+        refuse_fixed(changed, {"display_name"}, "a job")
         row.display_name = changed.get("display_name", row.display_name)
         await work.session.flush()
     return reply(job_message(row))

@@ -17,7 +17,7 @@ from controlplane.names import ResourceName, check_id, generate_id, parse_name
 from controlplane.resources.fine_tuning_jobs.defaults import defaults_for
 from controlplane.resources.fine_tuning_jobs.schemas import SCHEDULERS, FineTuningJob
 from controlplane.resources.fine_tuning_jobs.states import ACTIVE, CREATING, DELETING, mark
-from controlplane.resources.models.service import find_readable
+from controlplane.resources.models.service import find_readable, is_readable
 from controlplane.resources.models.states import HF_BASE_MODEL, HF_PEFT_ADDON
 from controlplane.resources.tables import DatasetRow, FineTuningJobRow, ModelRow
 from controlplane.resources.uploads import READY
@@ -115,9 +115,12 @@ def check_placeholders(templates: dict[str, str], inputs: Inputs) -> None:
 
 async def find_inputs(session: AsyncSession, caller: Caller, given: dict[str, Any], kind: str) -> Inputs:
     base, warm_start = await find_start(session, caller, given)
-    wanted = given.get("dataset") or "".join(ref.dataset for ref in given.get("datasets", []))
-    if not wanted:
+    named = {given.get("dataset", ""), *(ref.dataset for ref in given.get("datasets", []))} - {""}
+    if not named:
         raise invalid("dataset is required", "dataset")
+    if len(named) > 1:
+        raise invalid("dataset and datasets name different datasets, and a job reads one", "datasets")
+    wanted = named.pop()
     dataset = await find_dataset(session, caller, wanted, "dataset", kind)
     evaluation = given.get("evaluation_dataset", "")
     held_out = (
@@ -140,7 +143,10 @@ async def find_start(
     if warm:
         if row.kind != HF_PEFT_ADDON or row.base_model_uid is None:
             raise invalid(f"warmStartFrom {row.name} is not a LoRA addon", "warmStartFrom")
-        return await session.get_one(ModelRow, row.base_model_uid), row
+        base_row = await session.get_one(ModelRow, row.base_model_uid)
+        if not is_readable(base_row, caller.account_id):
+            raise invalid(f"warmStartFrom {row.name}: its base model is not open to you", "warmStartFrom")
+        return base_row, row
     if row.kind != HF_BASE_MODEL:
         raise invalid(f"baseModel {row.name} is an addon; use warmStartFrom to go on from it", "baseModel")
     if not row.facts.get("supports_lora"):
@@ -192,7 +198,16 @@ def resolve_settings(given: dict[str, Any], inputs: Inputs, max_lora_rank: int) 
         "evaluation_split": given.get("evaluation_split") or DEFAULT_EVALUATION_SPLIT,
     }
     check_settings(chosen, inputs, max_lora_rank)
+    refuse_idle_split(chosen)
     return chosen
+
+
+def refuse_idle_split(chosen: dict[str, Any]) -> None:
+    """Rows are held out only for an evaluation that has no dataset of its own."""
+    used = chosen["evaluation"] and not chosen["evaluation_dataset"]
+    if chosen["evaluation_split"] != DEFAULT_EVALUATION_SPLIT and not used:
+        why = "evaluationDataset is evaluated on" if chosen["evaluation"] else "set evaluation to evaluate"
+        raise invalid(f"evaluationSplit has no effect: {why}", "evaluationSplit")
 
 
 def check_settings(chosen: dict[str, Any], inputs: Inputs, max_lora_rank: int) -> None:
@@ -233,5 +248,5 @@ async def delete_job(session: AsyncSession, name: ResourceName) -> FineTuningJob
     if row.state != DELETING:
         running = row.state in ACTIVE
         mark(row, DELETING, message="stopping its trainer" if running else "removing its files")
-    row.next_reconcile_at = func.now()
+    row.next_reconcile_at, row.lease_claims = func.now(), 0
     return row

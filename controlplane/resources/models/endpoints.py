@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Query, Response
+from fastapi import Body, Depends, Query, Response
 from sqlalchemy import select
 
 from controlplane.context import CallerDep, ContextDep
@@ -15,10 +15,10 @@ from controlplane.resources.models.schemas import (
     CreateModelRequest,
     Model,
     ValidateUploadResponse,
-    model_message,
 )
 from controlplane.resources.models.tables import ModelRow
 from controlplane.resources.uploads import (
+    READY,
     GetDownloadEndpointResponse,
     GetUploadEndpointRequest,
     GetUploadEndpointResponse,
@@ -30,12 +30,12 @@ from controlplane.resources.uploads import (
     wait_for_verdict,
 )
 from controlplane.rest.access import find, own_account
-from controlplane.rest.masks import changes
 from controlplane.rest.paging import PageRequest, fetch_page, page_request
 from controlplane.rest.responses import reply, reply_page
+from controlplane.rest.router import collection_router, list_of
 from controlplane.rest.schema import Empty
 
-router = APIRouter(prefix="/v1/accounts/{account_id:rid}/models", tags=["models"])
+router = collection_router("models", "/v1/accounts/{account_id:rid}/models")
 
 
 @router.post("", response_model=Model, summary="Create a model; upload its files next")
@@ -45,22 +45,23 @@ async def create_model(
     own_account(caller, account_id)
     async with ctx.work() as work:
         row = await service.create_model(work.session, caller, body)
-        base = (await service.base_rows(work.session, [row])).get(row.base_model_uid)
-    return reply(model_message(row, base))
+        (message,) = await service.shown_to(work.session, account_id, [row])
+    return reply(message)
 
 
-@router.get("", response_model=Model, summary="List models; of another account, its public ones")
+@router.get(
+    "", response_model=list_of(Model, "models"), summary="List models; of another account, its public ones"
+)
 async def list_models(
     ctx: ContextDep, caller: CallerDep, account_id: str, page: Annotated[PageRequest, Depends(page_request)]
 ) -> Response:
     query = select(ModelRow).where(ModelRow.account_id == account_id)
     if account_id != caller.account_id:
-        query = query.where(ModelRow.public)
+        query = query.where(ModelRow.public, ModelRow.state == READY)
     async with ctx.db.session() as session:
         found = await fetch_page(session, query, ModelRow.id, page, f"models of {account_id}")
-        bases = await service.base_rows(session, list(found.rows))
-    messages = [model_message(row, bases.get(row.base_model_uid)) for row in found.rows]
-    return reply_page("models", list(messages), found, page.read_mask)
+        messages = await service.shown_to(session, caller.account_id, found.rows)
+    return reply_page("models", messages, found, page.read_mask)
 
 
 @router.get("/{model_id:rid}", response_model=Model, summary="Get a model")
@@ -69,9 +70,9 @@ async def get_model(
 ) -> Response:
     async with ctx.db.session() as session:
         row = await service.find_readable(session, caller, ResourceName(account_id, "models", model_id))
-        base = (await service.base_rows(session, [row])).get(row.base_model_uid)
-        refs = await deployed_model_refs(session, row.uid, caller.account_id)
-    return reply(model_message(row, base, refs), readMask)
+        (message,) = await service.shown_to(session, caller.account_id, [row])
+        message.deployed_model_refs = await deployed_model_refs(session, row.uid, caller.account_id)
+    return reply(message, readMask)
 
 
 @router.patch("/{model_id:rid}", response_model=Model, summary="Update a model's metadata")
@@ -86,9 +87,8 @@ async def update_model(
     own_account(caller, account_id)
     async with ctx.work() as work:
         name = ResourceName(account_id, "models", model_id)
-        row = await service.update_model(work.session, name, changes(body, updateMask))
-        base = (await service.base_rows(work.session, [row])).get(row.base_model_uid)
-    return reply(model_message(row, base))
+        message = await service.update_model(work.session, name, body, updateMask)
+    return reply(message)
 
 
 @router.delete("/{model_id:rid}", response_model=Empty, summary="Delete a model and its files")
@@ -153,8 +153,9 @@ async def validate_upload(
     summary="Get a signed URL for each of the model's files",
 )
 async def get_download_endpoint(
-    ctx: ContextDep, caller: CallerDep, account_id: str, model_id: str
+    ctx: ContextDep, caller: CallerDep, account_id: str, model_id: str, readMask: str = ""
 ) -> Response:
     async with ctx.db.session() as session:
         row = await service.find_readable(session, caller, ResourceName(account_id, "models", model_id))
-    return reply(GetDownloadEndpointResponse(filename_to_signed_urls=download_urls(ctx.store, row)))
+    answer = GetDownloadEndpointResponse(filename_to_signed_urls=download_urls(ctx.store, row))
+    return reply(answer, readMask)

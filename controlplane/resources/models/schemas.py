@@ -12,6 +12,8 @@ FROM_FILES = "it is read from the uploaded files"
 
 
 class BaseModelDetails(ApiModel):
+    """Read from the uploaded files: what a client sends is replaced by what is found there."""
+
     world_size: int = 1
     checkpoint_format: str = "CHECKPOINT_FORMAT_UNSPECIFIED"
     huggingface_files: list[str] = Field(default_factory=list)
@@ -25,6 +27,11 @@ class BaseModelDetails(ApiModel):
 
 
 class PeftDetails(ApiModel):
+    """`baseModel` says what the addon is for. The rest is read from the uploaded files: what a client sends
+    is replaced by what is found there."""
+
+    unsupported: ClassVar[dict[str, str]] = {"merge_addon_model_name": "addons are never merged"}
+
     base_model: str = ""
     r: int = 0
     target_modules: list[str] = Field(default_factory=list)
@@ -64,7 +71,10 @@ class Model(ApiModel):
     create_time: Timestamp | None = output_only()
     state: str = output_only("STATE_UNSPECIFIED")
     status: Status | None = output_only()
-    kind: str = "KIND_UNSPECIFIED"
+    kind: str = Field(
+        default="KIND_UNSPECIFIED",
+        description="HF_BASE_MODEL when unset and baseModelDetails is there; otherwise HF_PEFT_ADDON.",
+    )
     github_url: Annotated[str, Field(max_length=2000)] = ""
     hugging_face_url: Annotated[str, Field(max_length=2000)] = ""
     base_model_details: BaseModelDetails | None = None
@@ -112,7 +122,7 @@ class ValidateUploadResponse(ApiModel):
     warnings: list[str] = Field(default_factory=list)
 
 
-def model_message(row: ModelRow, base: ModelRow | None, refs: list[DeployedModelRef] | None = None) -> Model:
+def model_message(row: ModelRow, base: ModelRow | None) -> Model:
     """A model as the API shows it. `base` is the base model's row, for an addon."""
     facts = row.facts
     is_base = row.kind == "HF_BASE_MODEL"
@@ -138,7 +148,6 @@ def model_message(row: ModelRow, base: ModelRow | None, refs: list[DeployedModel
         supports_image_input=row.supports_image_input,
         supports_tools=row.supports_tools,
         fine_tuning_job=row.fine_tuning_job,
-        deployed_model_refs=refs or [],
         tunable=tunable,
         supports_lora=bool(facts.get("supports_lora")),
         supervised_lora_tunable=tunable,

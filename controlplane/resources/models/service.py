@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from pydantic.alias_generators import to_camel
 from sqlalchemy import delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.auth import Caller
 from controlplane.errors import failed_precondition, invalid, not_found
 from controlplane.names import ResourceName, check_id, parse_name
-from controlplane.resources.models.schemas import CreateModelRequest
+from controlplane.resources.models.schemas import CreateModelRequest, Model, model_message
 from controlplane.resources.models.states import HF_BASE_MODEL, HF_PEFT_ADDON, OTHER_KINDS, SUPPORTED_KINDS
 from controlplane.resources.tables import DeployedModelRow, DeploymentRow, FineTuningJobRow, ModelRow
 from controlplane.resources.uploads import READY, UPLOADING, add_garbage, reset_verdict
 from controlplane.rest.access import find, insert
+from controlplane.rest.masks import changes, refuse_fixed
 
 UPDATABLE = (
     "display_name",
@@ -33,15 +36,21 @@ async def find_readable(session: AsyncSession, caller: Caller, name: ResourceNam
     row = await session.scalar(
         select(ModelRow).where(ModelRow.account_id == name.account_id, ModelRow.id == name.id)
     )
-    if row is None or (row.account_id != caller.account_id and not row.public):
+    if row is None or not is_readable(row, caller.account_id):
         raise not_found(str(name))
     return row
+
+
+def is_readable(row: ModelRow, account_id: str) -> bool:
+    """Others see a public model once its files are checked."""
+    return row.account_id == account_id or (row.public and row.state == READY)
 
 
 async def create_model(session: AsyncSession, caller: Caller, request: CreateModelRequest) -> ModelRow:
     request.refuse_unsupported()
     given = request.model.given()
     kind = chosen_kind(given)
+    refuse_other_details(given, kind)
     row = ModelRow(
         account_id=caller.account_id,
         id=check_id(request.model_id, "modelId"),
@@ -70,6 +79,13 @@ def chosen_kind(given: dict[str, Any]) -> str:
     return kind
 
 
+def refuse_other_details(given: dict[str, Any], kind: str) -> None:
+    field = "peft_details" if kind == HF_BASE_MODEL else "base_model_details"
+    if given.get(field) is not None:
+        name = f"model.{to_camel(field)}"
+        raise invalid(f"{name} does not go with kind {kind}", name)
+
+
 async def addon_base(session: AsyncSession, caller: Caller, given: dict[str, Any]) -> ModelRow:
     """The base model that a new addon names: READY, of the right kind, and able to carry LoRA."""
     details = given.get("peft_details")
@@ -88,13 +104,11 @@ async def addon_base(session: AsyncSession, caller: Caller, given: dict[str, Any
     return base
 
 
-async def update_model(session: AsyncSession, name: ResourceName, changed: dict[str, Any]) -> ModelRow:
+async def update_model(session: AsyncSession, name: ResourceName, body: Model, mask: str) -> Model:
     row = await find(session, ModelRow, name, lock=True)
-    fixed = sorted(changed.keys() - set(UPDATABLE) - set(IGNORED_ON_UPDATE))
-    for field in fixed:
-        if field == "kind" and changed[field] == row.kind:
-            continue
-        raise invalid(f"{field} of a model cannot be changed", field)
+    base = await session.get(ModelRow, row.base_model_uid) if row.base_model_uid else None
+    changed = changes(body, mask, model_message(row, base))
+    refuse_fixed(changed, (*UPDATABLE, *IGNORED_ON_UPDATE), "a model")
     if changed.get("context_length", 0) > (
         row.facts.get("context_length") or changed.get("context_length", 0)
     ):
@@ -105,7 +119,7 @@ async def update_model(session: AsyncSession, name: ResourceName, changed: dict[
         if field in changed:
             setattr(row, field, changed[field])
     await session.flush()
-    return row
+    return model_message(row, base)
 
 
 async def delete_model(session: AsyncSession, name: ResourceName) -> None:
@@ -147,13 +161,18 @@ async def in_use(session: AsyncSession, row: ModelRow) -> str:
     return ""
 
 
-async def base_rows(session: AsyncSession, rows: list[ModelRow]) -> dict[Any, ModelRow]:
-    """The base models of these addons, by uid."""
+async def shown_to(session: AsyncSession, account_id: str, rows: Sequence[ModelRow]) -> list[Model]:
+    """These models as an account sees them: of another's, nothing that is private there is named."""
     uids = {row.base_model_uid for row in rows if row.base_model_uid}
-    if not uids:
-        return {}
-    found = await session.scalars(select(ModelRow).where(ModelRow.uid.in_(uids)))
-    return {row.uid: row for row in found}
+    found = await session.scalars(select(ModelRow).where(ModelRow.uid.in_(uids))) if uids else ()
+    bases = {row.uid: row for row in found}
+    messages = []
+    for row in rows:
+        base = bases.get(row.base_model_uid) if row.base_model_uid else None
+        own = row.account_id == account_id
+        message = model_message(row, base if base and (own or is_readable(base, account_id)) else None)
+        messages.append(message if own else message.model_copy(update={"fine_tuning_job": ""}))
+    return messages
 
 
 def refuse_skipping(skip_hf_config_validation: bool, trust_remote_code: bool, config_only: bool) -> None:

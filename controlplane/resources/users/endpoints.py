@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Body, Depends, Query, Response
+from fastapi import Body, Depends, Query, Response
 from sqlalchemy import select
 
 from controlplane.context import CallerDep, ContextDep
@@ -11,12 +11,12 @@ from controlplane.resources.users import service
 from controlplane.resources.users.schemas import User
 from controlplane.resources.users.tables import UserRow
 from controlplane.rest.access import find, own_account, require_admin
-from controlplane.rest.masks import changes
 from controlplane.rest.paging import PageRequest, fetch_page, page_request
 from controlplane.rest.responses import reply, reply_page
+from controlplane.rest.router import collection_router, list_of
 from controlplane.rest.schema import Empty
 
-router = APIRouter(prefix="/v1/accounts/{account_id:rid}/users", tags=["users"])
+router = collection_router("users", "/v1/accounts/{account_id:rid}/users")
 
 
 @router.post("", response_model=User, summary="Create a user")
@@ -34,7 +34,7 @@ async def create_user(
     return reply(User.of(row))
 
 
-@router.get("", response_model=User, summary="List users")
+@router.get("", response_model=list_of(User, "users"), summary="List users")
 async def list_users(
     ctx: ContextDep, caller: CallerDep, account_id: str, page: Annotated[PageRequest, Depends(page_request)]
 ) -> Response:
@@ -68,7 +68,7 @@ async def update_user(
     require_admin(caller, "change users")
     async with ctx.work() as work:
         name = ResourceName(account_id, "users", user_id)
-        row = await service.update_user(work.session, name, changes(body, updateMask))
+        row = await service.update_user(work.session, name, body, updateMask)
         await work.session.flush()
     return reply(User.of(row))
 

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.errors import failed_precondition, invalid
 from controlplane.names import ResourceName, check_id, id_from_email
+from controlplane.resources.accounts.tables import AccountRow
 from controlplane.resources.users.schemas import ROLES, User
 from controlplane.resources.users.tables import UserRow
 from controlplane.rest.access import find, insert
+from controlplane.rest.masks import changes
 
 EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 SPINE_ROLES = ("admin", "user")
@@ -35,12 +36,14 @@ async def create_user(session: AsyncSession, account_id: str, user_id: str, body
     return row
 
 
-async def update_user(session: AsyncSession, name: ResourceName, changed: dict[str, Any]) -> UserRow:
+async def update_user(session: AsyncSession, name: ResourceName, body: User, mask: str) -> UserRow:
+    await one_at_a_time(session, name.account_id)
     row = await find(session, UserRow, name, lock=True)
+    changed = changes(body, mask, User.of(row))
     for fixed in ("email", "service_account"):
-        if fixed in changed and changed[fixed] != getattr(row, fixed):
+        if fixed in changed:
             raise invalid(f"{fixed} cannot be changed", fixed)
-    if changed.get("role"):
+    if "role" in changed:
         if row.role == "admin" and changed["role"] != "admin":
             await keep_an_admin(session, row)
         row.role = checked_role(changed["role"])
@@ -49,10 +52,17 @@ async def update_user(session: AsyncSession, name: ResourceName, changed: dict[s
 
 
 async def delete_user(session: AsyncSession, name: ResourceName) -> None:
+    await one_at_a_time(session, name.account_id)
     row = await find(session, UserRow, name, lock=True)
     if row.role == "admin":
         await keep_an_admin(session, row)
     await session.delete(row)
+
+
+async def one_at_a_time(session: AsyncSession, account_id: str) -> None:
+    """Hold the account until the transaction ends, or two admins could each make the other the last to go."""
+    query = select(AccountRow.id).where(AccountRow.id == account_id)
+    await session.execute(query.with_for_update(key_share=True))
 
 
 async def keep_an_admin(session: AsyncSession, leaving: UserRow) -> None:

@@ -1,0 +1,10 @@
+"""The pages that are made from the code, and what makes each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from docs.generator.api import api_page
+from docs.generator.firectl import firectl_page
+
+PAGES: dict[str, Callable[[], str]] = {"api.md": api_page, "firectl.md": firectl_page}
