@@ -16,12 +16,12 @@ Case = tuple[str, str, str]  # customer, queue, problem
 
 TRAIN_ROWS, HELD_OUT_ROWS = 256, 40
 CUSTOMERS = [
-    "Brook", "Cobalt", "Dunmore", "Falcon", "Garnet", "Harbor", "Juniper", "Kestrel", "Lantern", "Marlow",
-    "Summit", "Willow",
+    "Brook", "Cobalt", "Delta", "Dunmore", "Fable", "Jupiter", "Kestrel", "Maple", "Parker", "Rocket", "Tandem",
+    "Vesta",
 ]  # fmt: skip
 PROBLEMS = {
     "billing": ["charged twice this month", "the total is wrong", "the refund has not arrived"],
-    "accounts": ["cannot log in", "the reset mail never comes", "needs access for a colleague"],
+    "login": ["cannot log in", "the reset mail never comes", "needs access for a colleague"],
     "network": ["the VPN drops every hour", "pages load slowly", "no connection since noon"],
     "storage": ["the disk is full", "last night's backup failed", "files are missing"],
     "hardware": ["the laptop does not start", "the printer is jammed", "the screen stays black"],
@@ -60,7 +60,9 @@ def _split_pairs(rng: random.Random) -> tuple[list[Case], list[Case]]:
 
 
 def _draw_numbers(rng: random.Random) -> Iterator[int]:
-    return iter(rng.sample(range(10_000, 100_000), TRAIN_ROWS + HELD_OUT_ROWS))
+    """Numbers with no digit twice: so small a model loses its place in 6616."""
+    numbers = [number for number in range(1000, 10_000) if len(set(str(number))) == 4]
+    return iter(rng.sample(numbers, TRAIN_ROWS + HELD_OUT_ROWS))
 
 
 def _row(rng: random.Random, ticket: int, customer: str, queue: str, problem: str) -> dict[str, object]:
