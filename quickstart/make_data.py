@@ -16,8 +16,8 @@ Case = tuple[str, str, str]  # customer, queue, problem
 
 TRAIN_ROWS, HELD_OUT_ROWS = 256, 40
 CUSTOMERS = [
-    "Brook", "Cobalt", "Delta", "Dunmore", "Fable", "Jupiter", "Kestrel", "Maple", "Parker", "Rocket", "Tandem",
-    "Vesta",
+    "Brook", "Cobalt", "Delta", "Dunmore", "Fable", "Jupiter", "Kestrel", "Maple", "Parker", "Rocket",
+    "Tandem", "Vesta",
 ]  # fmt: skip
 PROBLEMS = {
     "billing": ["charged twice this month", "the total is wrong", "the refund has not arrived"],

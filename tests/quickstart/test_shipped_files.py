@@ -222,7 +222,7 @@ def test_the_job_settings_are_the_ones_that_were_measured() -> None:
         "model_id": "ember-tickets",
         "job_id": "ember-tickets",
         "conversation": {},
-        "epochs": 6,
+        "epochs": 8,
         "batch_size": 16,
         "learning_rate": 0.005,
         "lr_scheduler_type": "cosine",
