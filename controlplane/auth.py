@@ -7,11 +7,13 @@ import secrets
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.errors import ApiError, Code
+from controlplane.permissions import ADMIN, Grant
 from controlplane.resources.tables import AccountRow, ApiKeyRow, UserRow
 
 KEY_PREFIX = "fw_"
@@ -19,8 +21,22 @@ SHOWN_PREFIX_LENGTH = 8
 
 
 @dataclass(frozen=True)
+class Call:
+    """What the audit log and `If-Match` want to know of the request at hand."""
+
+    action: str
+    """The method's name, such as `create_model`."""
+    resource: str
+    query: str
+    client_address: str
+    if_match: str
+    body: Any
+    """The JSON that was sent; None without one."""
+
+
+@dataclass(frozen=True)
 class Caller:
-    """An authenticated user of an account."""
+    """An authenticated user of an account, and what the request at hand may do."""
 
     account_id: str
     user_id: str
@@ -28,10 +44,13 @@ class Caller:
     key_uid: uuid.UUID
     key_id: str
     email: str
+    grant: Grant = Grant.NO
+    """How far the permission that the request needs reaches for this user."""
+    call: Call | None = None
 
     @property
     def is_admin(self) -> bool:
-        return self.role == "admin"
+        return self.role == ADMIN
 
 
 def generate_key() -> str:

@@ -2,6 +2,7 @@
 
 from controlplane.resources.accounts.tables import AccountRow
 from controlplane.resources.api_keys.tables import ApiKeyRow
+from controlplane.resources.audit_logs.tables import AuditLogRow
 from controlplane.resources.datasets.tables import DatasetRow
 from controlplane.resources.deployed_models.tables import DeployedModelRow
 from controlplane.resources.deployments.tables import DeploymentRow, ReplicaAdapterRow, ReplicaRow
@@ -14,6 +15,7 @@ from controlplane.resources.users.tables import UserRow
 __all__ = [
     "AccountRow",
     "ApiKeyRow",
+    "AuditLogRow",
     "DatasetRow",
     "DeployedModelRow",
     "DeploymentRow",

@@ -11,31 +11,38 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controlplane.auth import Caller
 from controlplane.errors import ApiError, Code, already_exists, not_found, permission_denied
 from controlplane.names import ResourceName
+from controlplane.permissions import Grant
 
 Row = TypeVar("Row", bound=Any)
 
 
-def own_account(caller: Caller, account_id: str) -> str:
-    """The account, when it is the caller's; otherwise it does not exist as far as the caller can tell."""
-    if account_id != caller.account_id:
-        raise not_found(f"accounts/{account_id}")
-    return account_id
-
-
-def require_admin(caller: Caller, what: str) -> None:
-    if not caller.is_admin:
-        raise permission_denied(f"only an admin may {what}")
+CALLER = "caller"
+"""In a session's `info`: on whose behalf the transaction changes things."""
+CREATED = "created"
+"""In a session's `info`: the name of the resource that the transaction created."""
 
 
 async def find(session: AsyncSession, table: type[Row], name: ResourceName, *, lock: bool = False) -> Row:
-    """The row with this name, or 404. With `lock` it stays as it is until the transaction ends."""
+    """The row with this name, or 404.
+
+    With `lock` it is to be changed: it stays as it is until the transaction ends, and it is 403 for a caller
+    who may change only what is the caller's own.
+    """
     query = select(table).where(table.account_id == name.account_id, table.id == name.id)
     if hasattr(table, "delete_time"):
         query = query.order_by(table.delete_time.desc().nulls_first()).limit(1)
     row: Row | None = await session.scalar(query.with_for_update() if lock else query)
     if row is None:
         raise not_found(str(name))
+    if lock:
+        refuse_others_rows(session, row, name)
     return row
+
+
+def refuse_others_rows(session: AsyncSession, row: Any, name: ResourceName) -> None:
+    caller: Caller | None = session.info.get(CALLER)
+    if caller is not None and caller.grant is Grant.OWN and row.created_by != caller.email:
+        raise permission_denied(f"the role {caller.role} may change only its own resources, and not {name}")
 
 
 async def insert(session: AsyncSession, row: Any, name: str) -> None:
@@ -43,6 +50,7 @@ async def insert(session: AsyncSession, row: Any, name: str) -> None:
     session.add(row)
     try:
         await session.flush()
+        session.info.setdefault(CREATED, name)
     except IntegrityError as error:
         if "uq_" in str(error.orig):
             raise already_exists(name) from None

@@ -6,18 +6,25 @@ from collections.abc import Container
 from typing import Any
 
 from pydantic.alias_generators import to_camel
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.errors import invalid
+from controlplane.rest.etags import refuse_other_version
 from controlplane.rest.schema import ApiModel, refuse_by_name
 
 
-def changes(body: ApiModel, update_mask: str | None, current: ApiModel) -> dict[str, Any]:
+def changes(
+    session: AsyncSession, body: ApiModel, update_mask: str | None, current: ApiModel
+) -> dict[str, Any]:
     """What a PATCH changes of the `current` message, by snake_case field.
 
     With `updateMask` exactly the named fields, those absent from the body going back to their defaults, and
     of a path into a field only that part (`*` names every field sent); without it, the fields sent. What is
     sent as it is already is no change; what would be one and cannot be honoured is refused by name.
+
+    412 when the request's `If-Match` names another version than `current`.
     """
+    refuse_other_version(session, current)
     settable = body.settable_fields()
     wanted: dict[str, Any] = {}
     if not update_mask or update_mask.strip() == "*":

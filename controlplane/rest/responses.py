@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from controlplane.errors import ApiError, Code, field_violations, invalid
 from controlplane.names import InvalidName
+from controlplane.rest.etags import etag
 from controlplane.rest.masks import apply_read_mask
 from controlplane.rest.paging import Page
 from controlplane.rest.schema import ApiModel
@@ -43,7 +44,9 @@ def message_dict(message: ApiModel) -> dict[str, Any]:
 
 
 def reply(message: ApiModel, read_mask: str | None = None) -> WireResponse:
-    return WireResponse(apply_read_mask(message, message_dict(message), read_mask))
+    """A message; a resource, which is one with a name, comes with its version as `ETag`."""
+    headers = {"ETag": etag(message)} if getattr(message, "name", "") else None
+    return WireResponse(apply_read_mask(message, message_dict(message), read_mask), headers=headers)
 
 
 def reply_page(

@@ -61,7 +61,8 @@ class WireRoute(APIRoute):
 
 class WireRequest(Request):
     async def json(self) -> Any:
-        return read_json(await self.body())
+        self.state.json_body = read_json(await self.body())
+        return self.state.json_body
 
 
 def query_parameters(dependant: Any) -> Iterator[str]:

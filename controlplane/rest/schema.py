@@ -14,6 +14,7 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    SecretStr,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
     field_validator,
@@ -65,6 +66,15 @@ def output_only(default: Any = None, **extra: Any) -> Any:
     return Field(default=default, json_schema_extra={"readOnly": True}, **extra)
 
 
+WRITE_ONLY_FIELDS: set[str] = set()
+"""The names, in both spellings, of all fields whose values are never shown again, in any answer or log."""
+
+
+def write_only(**extra: Any) -> Any:
+    """A field that is taken and never returned: a secret. It is a SecretStr, empty when unset."""
+    return Field(default=SecretStr(""), exclude=True, json_schema_extra={"writeOnly": True}, **extra)
+
+
 def not_returned() -> Any:
     """A field of older clients: taken, without effect, and never in an answer."""
     return Field(default=None, exclude=True, description="Accepted from older clients; has no effect.")
@@ -109,6 +119,13 @@ class ApiModel(BaseModel):
 
     unsupported: ClassVar[dict[str, str]] = {}
     """Field → why it cannot be honoured. Setting it to anything but its default is refused."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        for name, field in cls.model_fields.items():
+            extra = field.json_schema_extra
+            if isinstance(extra, dict) and extra.get("writeOnly"):
+                WRITE_ONLY_FIELDS.update((name, to_camel(name)))
 
     @field_validator("*", mode="wrap")
     @classmethod

@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import Depends, Response
 from sqlalchemy import select
 
-from controlplane.context import CallerDep, ContextDep
+from controlplane.auth import Caller
+from controlplane.context import ContextDep, may
 from controlplane.resources.accounts.schemas import Account
 from controlplane.resources.accounts.tables import AccountRow
-from controlplane.rest.access import own_account
 from controlplane.rest.paging import PageRequest, fetch_page, page_request
 from controlplane.rest.responses import reply, reply_page
 from controlplane.rest.router import collection_router, list_of
@@ -22,7 +22,9 @@ router = collection_router("accounts")
     summary="List the accounts that the caller belongs to",
 )
 async def list_accounts(
-    ctx: ContextDep, caller: CallerDep, page: Annotated[PageRequest, Depends(page_request)]
+    ctx: ContextDep,
+    caller: Annotated[Caller, may("account.view")],
+    page: Annotated[PageRequest, Depends(page_request)],
 ) -> Response:
     query = select(AccountRow).where(AccountRow.id == caller.account_id)
     async with ctx.db.session() as session:
@@ -31,8 +33,9 @@ async def list_accounts(
 
 
 @router.get("/v1/accounts/{account_id:rid}", response_model=Account, summary="Get an account")
-async def get_account(ctx: ContextDep, caller: CallerDep, account_id: str, readMask: str = "") -> Response:
-    own_account(caller, account_id)
+async def get_account(
+    ctx: ContextDep, caller: Annotated[Caller, may("account.view")], account_id: str, readMask: str = ""
+) -> Response:
     async with ctx.db.session() as session:
         row = await session.get_one(AccountRow, account_id)
     return reply(Account.of(row), readMask)

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controlplane.auth import SHOWN_PREFIX_LENGTH, Caller, generate_key, hash_key
 from controlplane.errors import invalid, not_found, permission_denied
 from controlplane.names import ResourceName, generate_id
+from controlplane.permissions import Grant
 from controlplane.resources.api_keys.schemas import ApiKey
 from controlplane.resources.api_keys.tables import ApiKeyRow
 from controlplane.resources.users.tables import UserRow
@@ -16,7 +17,7 @@ from controlplane.rest.access import find
 
 async def keys_owner(session: AsyncSession, caller: Caller, account_id: str, user_id: str) -> UserRow:
     """The user whose keys are meant: users see their own, admins everybody's."""
-    if user_id != caller.user_id and not caller.is_admin:
+    if user_id != caller.user_id and caller.grant is not Grant.YES:
         raise permission_denied("only an admin may see or change the keys of other users")
     return await find(session, UserRow, ResourceName(account_id, "users", user_id))
 

@@ -6,7 +6,7 @@ from fastapi import Body, Depends, Query, Request, Response
 from sqlalchemy import select
 
 from controlplane.auth import Caller
-from controlplane.context import CallerDep, Context, ContextDep
+from controlplane.context import Context, ContextDep, may
 from controlplane.errors import ApiError, Code
 from controlplane.names import ResourceName, generate_id
 from controlplane.queue import RECONCILE_DATASET
@@ -33,7 +33,7 @@ from controlplane.resources.uploads import (
     upload_urls,
     wait_for_verdict,
 )
-from controlplane.rest.access import find, own_account
+from controlplane.rest.access import find
 from controlplane.rest.paging import PageRequest, fetch_page, page_request
 from controlplane.rest.responses import WireResponse, reply, reply_page
 from controlplane.rest.router import collection_router, list_of
@@ -42,25 +42,29 @@ from controlplane.rest.schema import Empty
 router = collection_router("datasets", "/v1/accounts/{account_id:rid}/datasets")
 
 
-def name_of(caller: Caller, account_id: str, dataset_id: str) -> ResourceName:
-    return ResourceName(own_account(caller, account_id), "datasets", dataset_id)
+def name_of(account_id: str, dataset_id: str) -> ResourceName:
+    return ResourceName(account_id, "datasets", dataset_id)
 
 
 @router.post("", response_model=Dataset, summary="Create a dataset; upload its file next")
 async def create_dataset(
-    ctx: ContextDep, caller: CallerDep, account_id: str, body: Annotated[CreateDatasetRequest, Body()]
+    ctx: ContextDep,
+    caller: Annotated[Caller, may("resources.create")],
+    account_id: str,
+    body: Annotated[CreateDatasetRequest, Body()],
 ) -> Response:
-    own_account(caller, account_id)
-    async with ctx.work() as work:
+    async with ctx.work(caller) as work:
         row = await service.create_dataset(work.session, caller, body)
     return reply(Dataset.of(row))
 
 
 @router.get("", response_model=list_of(Dataset, "datasets"), summary="List datasets")
 async def list_datasets(
-    ctx: ContextDep, caller: CallerDep, account_id: str, page: Annotated[PageRequest, Depends(page_request)]
+    ctx: ContextDep,
+    caller: Annotated[Caller, may("resources.view")],
+    account_id: str,
+    page: Annotated[PageRequest, Depends(page_request)],
 ) -> Response:
-    own_account(caller, account_id)
     query = select(DatasetRow).where(DatasetRow.account_id == account_id)
     async with ctx.db.session() as session:
         found = await fetch_page(session, query, DatasetRow.id, page, f"datasets of {account_id}")
@@ -69,32 +73,38 @@ async def list_datasets(
 
 @router.get("/{dataset_id:rid}", response_model=Dataset, summary="Get a dataset")
 async def get_dataset(
-    ctx: ContextDep, caller: CallerDep, account_id: str, dataset_id: str, readMask: str = ""
+    ctx: ContextDep,
+    caller: Annotated[Caller, may("resources.view")],
+    account_id: str,
+    dataset_id: str,
+    readMask: str = "",
 ) -> Response:
     async with ctx.db.session() as session:
-        row = await find(session, DatasetRow, name_of(caller, account_id, dataset_id))
+        row = await find(session, DatasetRow, name_of(account_id, dataset_id))
     return reply(Dataset.of(row), readMask)
 
 
 @router.patch("/{dataset_id:rid}", response_model=Dataset, summary="Update a dataset's display name")
 async def update_dataset(
     ctx: ContextDep,
-    caller: CallerDep,
+    caller: Annotated[Caller, may("resources.change")],
     account_id: str,
     dataset_id: str,
     body: Annotated[Dataset, Body()],
     updateMask: str = "",
 ) -> Response:
-    async with ctx.work() as work:
-        name = name_of(caller, account_id, dataset_id)
+    async with ctx.work(caller) as work:
+        name = name_of(account_id, dataset_id)
         row = await service.update_dataset(work.session, name, body, updateMask)
     return reply(Dataset.of(row))
 
 
 @router.delete("/{dataset_id:rid}", response_model=Empty, summary="Delete a dataset and its files")
-async def delete_dataset(ctx: ContextDep, caller: CallerDep, account_id: str, dataset_id: str) -> Response:
-    async with ctx.work() as work:
-        await service.delete_dataset(work.session, name_of(caller, account_id, dataset_id))
+async def delete_dataset(
+    ctx: ContextDep, caller: Annotated[Caller, may("resources.change")], account_id: str, dataset_id: str
+) -> Response:
+    async with ctx.work(caller) as work:
+        await service.delete_dataset(work.session, name_of(account_id, dataset_id))
     return reply(Empty())
 
 
@@ -118,9 +128,13 @@ async def delete_dataset(ctx: ContextDep, caller: CallerDep, account_id: str, da
     },
 )
 async def upload(
-    ctx: ContextDep, caller: CallerDep, account_id: str, dataset_id: str, request: Request
+    ctx: ContextDep,
+    caller: Annotated[Caller, may("resources.change")],
+    account_id: str,
+    dataset_id: str,
+    request: Request,
 ) -> Response:
-    name = name_of(caller, account_id, dataset_id)
+    name = name_of(account_id, dataset_id)
     async with ctx.db.session() as session:
         row = await find(session, DatasetRow, name)
         refuse_if_ready(row)
@@ -129,7 +143,7 @@ async def upload(
     prefix, limit = row.prefix, ctx.settings.dataset_upload_limit
     part = await store_file_part(request, ctx.store, prefix + stored_as, limit)
     try:
-        row, replaced = await register_upload(ctx, name, prefix, stored_as, part.size)
+        row, replaced = await register_upload(ctx, caller, name, prefix, stored_as, part.size)
     except ApiError:
         await discard(ctx.store, [prefix + stored_as])  # refused after all: nothing names what was written
         raise
@@ -149,13 +163,13 @@ async def upload(
 )
 async def get_upload_endpoint(
     ctx: ContextDep,
-    caller: CallerDep,
+    caller: Annotated[Caller, may("resources.change")],
     account_id: str,
     dataset_id: str,
     body: Annotated[GetUploadEndpointRequest, Body()],
 ) -> Response:
-    async with ctx.work() as work:
-        row = await find(work.session, DatasetRow, name_of(caller, account_id, dataset_id), lock=True)
+    async with ctx.work(caller) as work:
+        row = await find(work.session, DatasetRow, name_of(account_id, dataset_id), lock=True)
         register_files(row, body)
     answer = GetUploadEndpointResponse(filename_to_signed_urls=upload_urls(ctx.store, row))
     return reply(answer, body.read_mask)
@@ -166,9 +180,11 @@ async def get_upload_endpoint(
     response_model=Empty,
     summary="Have the uploaded files checked; the dataset is READY once they are good",
 )
-async def validate_upload(ctx: ContextDep, caller: CallerDep, account_id: str, dataset_id: str) -> Response:
-    async with ctx.work() as work:
-        row = await find(work.session, DatasetRow, name_of(caller, account_id, dataset_id), lock=True)
+async def validate_upload(
+    ctx: ContextDep, caller: Annotated[Caller, may("resources.change")], account_id: str, dataset_id: str
+) -> Response:
+    async with ctx.work(caller) as work:
+        row = await find(work.session, DatasetRow, name_of(account_id, dataset_id), lock=True)
         ask_for_check(row)
         work.hint(RECONCILE_DATASET, row.uid)
     await verdict(ctx, row)
@@ -182,7 +198,7 @@ async def validate_upload(ctx: ContextDep, caller: CallerDep, account_id: str, d
 )
 async def get_download_endpoint(
     ctx: ContextDep,
-    caller: CallerDep,
+    caller: Annotated[Caller, may("resources.view")],
     account_id: str,
     dataset_id: str,
     downloadLineage: Annotated[
@@ -191,19 +207,19 @@ async def get_download_endpoint(
     readMask: str = "",
 ) -> Response:
     async with ctx.db.session() as session:
-        row = await find(session, DatasetRow, name_of(caller, account_id, dataset_id))
+        row = await find(session, DatasetRow, name_of(account_id, dataset_id))
     answer = GetDownloadEndpointResponse(filename_to_signed_urls=download_urls(ctx.store, row))
     return reply(answer, readMask)
 
 
 async def register_upload(
-    ctx: Context, name: ResourceName, prefix: str, file: str, size: int
+    ctx: Context, caller: Caller, name: ResourceName, prefix: str, file: str, size: int
 ) -> tuple[DatasetRow, list[str]]:
     """Make an object that was written to `prefix` the dataset's file, and have it checked.
 
     Returns the row, and the objects that it replaces.
     """
-    async with ctx.work() as work:
+    async with ctx.work(caller) as work:
         row = await find(work.session, DatasetRow, name, lock=True)
         refuse_if_ready(row)
         if row.prefix != prefix:

@@ -35,7 +35,7 @@ async def create_dataset(session: AsyncSession, caller: Caller, request: CreateD
 
 async def update_dataset(session: AsyncSession, name: ResourceName, body: Dataset, mask: str) -> DatasetRow:
     row = await find(session, DatasetRow, name, lock=True)
-    changed = changes(body, mask, Dataset.of(row))
+    changed = changes(session, body, mask, Dataset.of(row))
     refuse_fixed(changed, {"display_name", "user_uploaded", "example_count"}, "a dataset")
     row.display_name = changed.get("display_name", row.display_name)
     await session.flush()

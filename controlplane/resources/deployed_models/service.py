@@ -172,7 +172,7 @@ async def update_deployed_model(
 ) -> DeployedModelRow:
     row = await find_locked(session, name)
     shown = (await messages(session, [row]))[0]
-    changed = changes(body, mask, shown)
+    changed = changes(session, body, mask, shown)
     for field, collection in (("model", "models"), ("deployment", "deployments")):
         wanted = changed.get(field)
         now_it_is = getattr(shown, field)

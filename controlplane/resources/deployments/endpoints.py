@@ -6,7 +6,8 @@ from fastapi import Body, Depends, Query, Response
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from controlplane.context import CallerDep, ContextDep
+from controlplane.auth import Caller
+from controlplane.context import ContextDep, may
 from controlplane.names import ResourceName
 from controlplane.queue import RECONCILE_DEPLOYMENT
 from controlplane.resources.deployments import service
@@ -14,7 +15,7 @@ from controlplane.resources.deployments.schemas import Deployment, ScaleDeployme
 from controlplane.resources.deployments.states import DELETED
 from controlplane.resources.models.tables import ModelRow
 from controlplane.resources.tables import DeploymentRow
-from controlplane.rest.access import find, own_account
+from controlplane.rest.access import find
 from controlplane.rest.paging import PageRequest, fetch_page, page_request
 from controlplane.rest.responses import reply, reply_page
 from controlplane.rest.router import collection_router, list_of
@@ -41,7 +42,7 @@ NoImages = Annotated[
 @router.post("", response_model=Deployment, summary="Create a deployment of a base model")
 async def create_deployment(
     ctx: ContextDep,
-    caller: CallerDep,
+    caller: Annotated[Caller, may("resources.create")],
     account_id: str,
     body: Annotated[Deployment, Body()],
     deployment_id: Annotated[str, Query(alias="deploymentId", description="Random when unset.")] = "",
@@ -57,8 +58,7 @@ async def create_deployment(
     skip_image_tag_validation: NoImages = False,
     dry_run: Annotated[bool, Query(alias="dryRun", description="The older name of validateOnly.")] = False,
 ) -> Response:
-    own_account(caller, account_id)
-    async with ctx.work() as work:
+    async with ctx.work(caller) as work:
         row, base = await service.create_deployment(
             work.session, caller, deployment_id, body, deploy_base=not disable_auto_deploy
         )
@@ -73,12 +73,11 @@ async def create_deployment(
 @router.get("", response_model=list_of(Deployment, "deployments"), summary="List deployments")
 async def list_deployments(
     ctx: ContextDep,
-    caller: CallerDep,
+    caller: Annotated[Caller, may("resources.view")],
     account_id: str,
     page: Annotated[PageRequest, Depends(page_request)],
     show_deleted: Annotated[bool, Query(alias="showDeleted", description="List deleted ones too.")] = False,
 ) -> Response:
-    own_account(caller, account_id)
     query = select(DeploymentRow).where(DeploymentRow.account_id == account_id)
     if not show_deleted:
         query = query.where(DeploymentRow.state != DELETED)
@@ -94,9 +93,12 @@ async def list_deployments(
 
 @router.get("/{deployment_id:rid}", response_model=Deployment, summary="Get a deployment")
 async def get_deployment(
-    ctx: ContextDep, caller: CallerDep, account_id: str, deployment_id: str, readMask: str = ""
+    ctx: ContextDep,
+    caller: Annotated[Caller, may("resources.view")],
+    account_id: str,
+    deployment_id: str,
+    readMask: str = "",
 ) -> Response:
-    own_account(caller, account_id)
     async with ctx.db.session() as session:
         row = await find(session, DeploymentRow, ResourceName(account_id, "deployments", deployment_id))
         message = await _shown(session, row, await session.get_one(ModelRow, row.base_model_uid))
@@ -106,15 +108,14 @@ async def get_deployment(
 @router.patch("/{deployment_id:rid}", response_model=Deployment, summary="Update a deployment")
 async def update_deployment(
     ctx: ContextDep,
-    caller: CallerDep,
+    caller: Annotated[Caller, may("resources.change")],
     account_id: str,
     deployment_id: str,
     body: Annotated[Deployment, Body()],
     updateMask: str = "",
     skip_shape_validation: NoShapes = False,
 ) -> Response:
-    own_account(caller, account_id)
-    async with ctx.work() as work:
+    async with ctx.work(caller) as work:
         name = ResourceName(account_id, "deployments", deployment_id)
         row, base = await service.update_deployment(work.session, name, body, updateMask)
         message = await _shown(work.session, row, base)
@@ -125,14 +126,13 @@ async def update_deployment(
 @router.patch("/{deployment_id:rid}:scale", response_model=Empty, summary="Set the number of replicas")
 async def scale_deployment(
     ctx: ContextDep,
-    caller: CallerDep,
+    caller: Annotated[Caller, may("resources.change")],
     account_id: str,
     deployment_id: str,
     body: Annotated[ScaleDeploymentRequest, Body()],
 ) -> Response:
     """Within minReplicaCount and maxReplicaCount. It stays there: nothing scales by itself yet."""
-    own_account(caller, account_id)
-    async with ctx.work() as work:
+    async with ctx.work(caller) as work:
         name = ResourceName(account_id, "deployments", deployment_id)
         row = await service.scale_deployment(work.session, name, body.replica_count)
         work.hint(RECONCILE_DEPLOYMENT, row.uid)
@@ -142,7 +142,7 @@ async def scale_deployment(
 @router.delete("/{deployment_id:rid}", response_model=Empty, summary="Delete a deployment")
 async def delete_deployment(
     ctx: ContextDep,
-    caller: CallerDep,
+    caller: Annotated[Caller, may("resources.change")],
     account_id: str,
     deployment_id: str,
     hard: Annotated[bool, Query(description="Keep no record of it.")] = False,
@@ -151,8 +151,7 @@ async def delete_deployment(
     ] = False,
 ) -> Response:
     """Its replicas are stopped; then it is DELETED, and forgotten after a week."""
-    own_account(caller, account_id)
-    async with ctx.work() as work:
+    async with ctx.work(caller) as work:
         name = ResourceName(account_id, "deployments", deployment_id)
         row = await service.delete_deployment(work.session, name, hard=hard, ignore_checks=ignore_checks)
         work.hint(RECONCILE_DEPLOYMENT, row.uid)

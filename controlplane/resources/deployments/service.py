@@ -140,7 +140,7 @@ async def update_deployment(
 ) -> tuple[DeploymentRow, ModelRow]:
     row = await find_live(session, name)
     base = await session.get_one(ModelRow, row.base_model_uid)
-    changed = changes(body, mask, deployment_message(row, base, {}))
+    changed = changes(session, body, mask, deployment_message(row, base, {}))
     refuse_another_base(row, base, changed)
     for field in DESCRIBING:
         setattr(row, field, changed.get(field, getattr(row, field)))

@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import Body, Depends, Query, Response
 from sqlalchemy import select
 
-from controlplane.context import CallerDep, ContextDep
+from controlplane.auth import Caller
+from controlplane.context import ContextDep, may
 from controlplane.errors import field_violations
 from controlplane.names import ResourceName
 from controlplane.queue import RECONCILE_MODEL
@@ -29,7 +30,7 @@ from controlplane.resources.uploads import (
     upload_urls,
     wait_for_verdict,
 )
-from controlplane.rest.access import find, own_account
+from controlplane.rest.access import find
 from controlplane.rest.paging import PageRequest, fetch_page, page_request
 from controlplane.rest.responses import reply, reply_page
 from controlplane.rest.router import collection_router, list_of
@@ -40,10 +41,12 @@ router = collection_router("models", "/v1/accounts/{account_id:rid}/models")
 
 @router.post("", response_model=Model, summary="Create a model; upload its files next")
 async def create_model(
-    ctx: ContextDep, caller: CallerDep, account_id: str, body: Annotated[CreateModelRequest, Body()]
+    ctx: ContextDep,
+    caller: Annotated[Caller, may("resources.create")],
+    account_id: str,
+    body: Annotated[CreateModelRequest, Body()],
 ) -> Response:
-    own_account(caller, account_id)
-    async with ctx.work() as work:
+    async with ctx.work(caller) as work:
         row = await service.create_model(work.session, caller, body)
         (message,) = await service.shown_to(work.session, account_id, [row])
     return reply(message)
@@ -53,7 +56,10 @@ async def create_model(
     "", response_model=list_of(Model, "models"), summary="List models; of another account, its public ones"
 )
 async def list_models(
-    ctx: ContextDep, caller: CallerDep, account_id: str, page: Annotated[PageRequest, Depends(page_request)]
+    ctx: ContextDep,
+    caller: Annotated[Caller, may("resources.view", other_accounts=True)],
+    account_id: str,
+    page: Annotated[PageRequest, Depends(page_request)],
 ) -> Response:
     query = select(ModelRow).where(ModelRow.account_id == account_id)
     if account_id != caller.account_id:
@@ -66,7 +72,11 @@ async def list_models(
 
 @router.get("/{model_id:rid}", response_model=Model, summary="Get a model")
 async def get_model(
-    ctx: ContextDep, caller: CallerDep, account_id: str, model_id: str, readMask: str = ""
+    ctx: ContextDep,
+    caller: Annotated[Caller, may("resources.view", other_accounts=True)],
+    account_id: str,
+    model_id: str,
+    readMask: str = "",
 ) -> Response:
     async with ctx.db.session() as session:
         row = await service.find_readable(session, caller, ResourceName(account_id, "models", model_id))
@@ -78,23 +88,23 @@ async def get_model(
 @router.patch("/{model_id:rid}", response_model=Model, summary="Update a model's metadata")
 async def update_model(
     ctx: ContextDep,
-    caller: CallerDep,
+    caller: Annotated[Caller, may("resources.change")],
     account_id: str,
     model_id: str,
     body: Annotated[Model, Body()],
     updateMask: str = "",
 ) -> Response:
-    own_account(caller, account_id)
-    async with ctx.work() as work:
+    async with ctx.work(caller) as work:
         name = ResourceName(account_id, "models", model_id)
         message = await service.update_model(work.session, name, body, updateMask)
     return reply(message)
 
 
 @router.delete("/{model_id:rid}", response_model=Empty, summary="Delete a model and its files")
-async def delete_model(ctx: ContextDep, caller: CallerDep, account_id: str, model_id: str) -> Response:
-    own_account(caller, account_id)
-    async with ctx.work() as work:
+async def delete_model(
+    ctx: ContextDep, caller: Annotated[Caller, may("resources.change")], account_id: str, model_id: str
+) -> Response:
+    async with ctx.work(caller) as work:
         await service.delete_model(work.session, ResourceName(account_id, "models", model_id))
     return reply(Empty())
 
@@ -106,13 +116,12 @@ async def delete_model(ctx: ContextDep, caller: CallerDep, account_id: str, mode
 )
 async def get_upload_endpoint(
     ctx: ContextDep,
-    caller: CallerDep,
+    caller: Annotated[Caller, may("resources.change")],
     account_id: str,
     model_id: str,
     body: Annotated[GetUploadEndpointRequest, Body()],
 ) -> Response:
-    own_account(caller, account_id)
-    async with ctx.work() as work:
+    async with ctx.work(caller) as work:
         row = await find(work.session, ModelRow, ResourceName(account_id, "models", model_id), lock=True)
         register_files(row, body)
     unsigned = {name: f"s3://{ctx.settings.s3_bucket}/{row.prefix}{name}" for name in row.files}
@@ -128,16 +137,15 @@ async def get_upload_endpoint(
 )
 async def validate_upload(
     ctx: ContextDep,
-    caller: CallerDep,
+    caller: Annotated[Caller, may("resources.change")],
     account_id: str,
     model_id: str,
     skip_hf_config_validation: Annotated[bool, Query(alias="skipHfConfigValidation")] = False,
     trust_remote_code: Annotated[bool, Query(alias="trustRemoteCode")] = False,
     config_only: Annotated[bool, Query(alias="configOnly")] = False,
 ) -> Response:
-    own_account(caller, account_id)
     service.refuse_skipping(skip_hf_config_validation, trust_remote_code, config_only)
-    async with ctx.work() as work:
+    async with ctx.work(caller) as work:
         row = await find(work.session, ModelRow, ResourceName(account_id, "models", model_id), lock=True)
         ask_for_check(row)
         work.hint(RECONCILE_MODEL, row.uid)
@@ -153,7 +161,11 @@ async def validate_upload(
     summary="Get a signed URL for each of the model's files",
 )
 async def get_download_endpoint(
-    ctx: ContextDep, caller: CallerDep, account_id: str, model_id: str, readMask: str = ""
+    ctx: ContextDep,
+    caller: Annotated[Caller, may("resources.view", other_accounts=True)],
+    account_id: str,
+    model_id: str,
+    readMask: str = "",
 ) -> Response:
     async with ctx.db.session() as session:
         row = await service.find_readable(session, caller, ResourceName(account_id, "models", model_id))

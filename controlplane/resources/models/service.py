@@ -107,7 +107,7 @@ async def addon_base(session: AsyncSession, caller: Caller, given: dict[str, Any
 async def update_model(session: AsyncSession, name: ResourceName, body: Model, mask: str) -> Model:
     row = await find(session, ModelRow, name, lock=True)
     base = await session.get(ModelRow, row.base_model_uid) if row.base_model_uid else None
-    changed = changes(body, mask, model_message(row, base))
+    changed = changes(session, body, mask, model_message(row, base))
     refuse_fixed(changed, (*UPDATABLE, *IGNORED_ON_UPDATE), "a model")
     if changed.get("context_length", 0) > (
         row.facts.get("context_length") or changed.get("context_length", 0)

@@ -39,7 +39,7 @@ async def create_user(session: AsyncSession, account_id: str, user_id: str, body
 async def update_user(session: AsyncSession, name: ResourceName, body: User, mask: str) -> UserRow:
     await one_at_a_time(session, name.account_id)
     row = await find(session, UserRow, name, lock=True)
-    changed = changes(body, mask, User.of(row))
+    changed = changes(session, body, mask, User.of(row))
     for fixed in ("email", "service_account"):
         if fixed in changed:
             raise invalid(f"{fixed} cannot be changed", fixed)
