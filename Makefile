@@ -13,7 +13,7 @@ INSTALLED := .venv/.installed
 TORCH := $(shell grep '^torch==' requirements.lock)
 # Only for machines where pip finds no CPU build of torch by itself: PyPI's own build is the one for CUDA.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
-SLOW := engine or training or e2e
+SLOW := engine or training or e2e or fuzz
 
 .DEFAULT_GOAL := help
 .PHONY: help install quickstart up down test test-quick test-slow lint docs lock clean
@@ -22,7 +22,7 @@ help:
 	@echo 'make install      make .venv with the commands hearth and firectl'
 	@echo 'make quickstart   the main job from nothing to a fine-tuned model that answers'
 	@echo 'make up, down     start the platform and leave it running; stop it'
-	@echo 'make test         all tests: test-quick, then test-slow (real engines and training)'
+	@echo 'make test         all tests: test-quick, then test-slow (real engines, training, fuzzing)'
 	@echo 'make lint         style, types, import layers, migrations'
 	@echo 'make docs         write docs/api.md and docs/firectl.md anew from the code'
 	@echo 'make lock         write requirements.lock anew from what is installed'

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from cli.signed_in import SignedIn
+
 # The server may hold a request up to 30 s (a verdict on an upload); beyond twice that it is not coming.
 TIMEOUT_SECONDS = 75.0
 _RETRIES = 3
@@ -34,10 +36,18 @@ class DryRun(Exception):
 class ApiClient:
     """Requests to the API as one user. Paths are resource names: `accounts/a/models/m`."""
 
-    def __init__(self, connection: Connection, *, dry_run: bool = False, trace: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        dry_run: bool = False,
+        trace: TextIO | None = None,
+        access: "SignedIn | None" = None,
+    ) -> None:
         self.connection = connection
         self.dry_run = dry_run
         self._trace = trace
+        self._access = access
 
     def get(self, name: str, query: Mapping[str, Any] | None = None) -> dict[str, Any]:
         return self.call("GET", name, query=query)
@@ -107,14 +117,37 @@ class ApiClient:
         """Sends once; again when the server asked to come later, or was away during a read."""
         attempts = 1 if "files" in content else _RETRIES + 1
         for attempt in range(attempts):
-            with self._failures_told():
-                started = time.monotonic()
-                response = self._http.request(method, path, **content)
-            self._note(f"{method} {response.request.url} -> {response.status_code}", started)
+            response = self._ask(method, path, content)
             if not _come_again(method, response.status_code) or attempt == attempts - 1:
                 return response
             time.sleep(_pause(response.headers.get("retry-after"), attempt))
         raise AssertionError("the loop returns")
+
+    def _ask(self, method: str, path: str, content: dict[str, Any]) -> "httpx.Response":
+        """One request; a second one when an access token turns out to be good no more."""
+        headers = self._credential()
+        response = self._ask_once(method, path, headers, content)
+        if response.status_code == 401 and self._access is not None and "files" not in content:
+            response = self._ask_once(
+                method, path, self._credential(refused=headers["Authorization"]), content
+            )
+        return response
+
+    def _ask_once(
+        self, method: str, path: str, headers: dict[str, str], content: dict[str, Any]
+    ) -> "httpx.Response":
+        with self._failures_told():
+            started = time.monotonic()
+            response = self._http.request(method, path, headers=headers, **content)
+        self._note(f"{method} {response.request.url} -> {response.status_code}", started)
+        return response
+
+    def _credential(self, refused: str = "") -> dict[str, str]:
+        """The header that says who is asking; with `refused`, another one than that."""
+        key = self.connection.api_key
+        if self._access is not None:
+            key = self._access.token(refused=refused.removeprefix("Bearer "))
+        return {"Authorization": f"Bearer {_checked_key(key)}"} if key else {}
 
     @contextmanager
     def _failures_told(self) -> Iterator[None]:
@@ -137,10 +170,7 @@ class ApiClient:
     def _http(self) -> "httpx.Client":
         import httpx
 
-        key = self.connection.api_key
         headers = {"User-Agent": f"firectl/{installed_version()}"}
-        if key:
-            headers["Authorization"] = f"Bearer {_checked_key(key)}"
         return httpx.Client(
             base_url=self.connection.base_url,
             headers=headers,

@@ -12,6 +12,7 @@ from cli.errors import ApiError, CliError
 from cli.output import Output
 from cli.profile import Connection, connection
 from cli.resources import RESOURCES, Resource, short_id
+from cli.signed_in import SignedIn
 
 _NAME = re.compile(r"accounts/[\w.-]+/\w+/[\w.-]+")
 
@@ -33,7 +34,9 @@ class Session:
     @cached_property
     def client(self) -> ApiClient:
         trace = sys.stderr if self.debug else None
-        return ApiClient(self.connection, dry_run=self.dry_run, trace=trace)
+        tokens = self.connection.tokens
+        access = SignedIn(self.profile, tokens, self.connection) if tokens else None
+        return ApiClient(self.connection, dry_run=self.dry_run, trace=trace, access=access)
 
     @cached_property
     def account_id(self) -> str:
@@ -83,9 +86,11 @@ def add_advice(error: CliError, session: Session | None) -> None:
 
 
 def _key_advice(session: Session) -> list[str]:
+    if session.connection.tokens:
+        return [f"firectl signin {session.connection.account_id or 'ACCOUNT'}"]
     if not session.connection.api_key:
         return [
-            "firectl set-api-key KEY (or export FIREWORKS_API_KEY=KEY)",
+            "firectl set-api-key KEY (or export FIREWORKS_API_KEY=KEY), or firectl signin ACCOUNT",
             "a server started with `hearth up` writes its key to DIR/env: source it",
         ]
     return ["the key is wrong, expired or deleted for this server: firectl set-api-key KEY"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
@@ -15,9 +16,12 @@ from controlplane.context import CallerDep, Context, ContextDep
 from controlplane.db import AsyncDatabase
 from controlplane.resources.routers import ROUTERS
 from controlplane.rest.body_limit import BodyLimit
+from controlplane.rest.docs_page import router as docs_page
+from controlplane.rest.openapi import describe, operation_id
 from controlplane.rest.responses import install_error_handlers
 from controlplane.rest.router import collection_router
 from controlplane.rest.schema import Empty
+from controlplane.signin.discovery import Issuers
 from controlplane.storage import ObjectStore
 
 platform = collection_router("platform")
@@ -44,16 +48,18 @@ async def ready(ctx: ContextDep) -> Response:
     return JSONResponse({"status": "ok"})
 
 
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    database = AsyncDatabase(settings.database_url, settings.database_pool_size)
+    app.state.context = Context(settings, database, ObjectStore.from_settings(settings), Issuers(settings))
+    yield
+    await database.close()
+
+
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The ASGI app; settings come from the environment unless given."""
     chosen = settings or get_settings()
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        database = AsyncDatabase(chosen.database_url, chosen.database_pool_size)
-        app.state.context = Context(chosen, database, ObjectStore.from_settings(chosen))
-        yield
-        await database.close()
 
     app = FastAPI(
         title="Hearth control plane",
@@ -61,10 +67,16 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         description="Models, datasets, fine-tuning jobs and deployments. Errors are google.rpc.Status.",
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=operation_id,
     )
-    app.add_middleware(BodyLimit, limit=chosen.request_body_limit)
+    app.state.settings = chosen
+    app.add_middleware(BodyLimit, limit=chosen.request_body_limit, seconds=chosen.request_body_seconds)
     install_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router)
     app.include_router(platform)
+    app.include_router(docs_page)
+    app.openapi = partial(describe, app)  # type: ignore[method-assign]
     return app

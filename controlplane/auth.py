@@ -6,18 +6,21 @@ import hashlib
 import secrets
 import uuid
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Select, bindparam, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.errors import ApiError, Code
 from controlplane.permissions import ADMIN, Grant
+from controlplane.resources.identity_providers.enforcement import refused_key
 from controlplane.resources.tables import AccountRow, ApiKeyRow, UserRow
 
 KEY_PREFIX = "fw_"
 SHOWN_PREFIX_LENGTH = 8
+USE_NOTED_EVERY = timedelta(minutes=1)
+"""How exact `lastUsed` of a key is."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,15 @@ class Call:
     """What the audit log and `If-Match` want to know of the request at hand."""
 
     action: str
-    """The method's name, such as `create_model`."""
+    """The method's name, such as `CreateModel`."""
     resource: str
     query: str
     client_address: str
     if_match: str
     body: Any
     """The JSON that was sent; None without one."""
+    message: Any = None
+    """The class that the JSON is read as."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +83,70 @@ def unauthenticated(message: str) -> ApiError:
     return ApiError(Code.UNAUTHENTICATED, message, headers={"WWW-Authenticate": "Bearer"})
 
 
-async def find_caller(session: AsyncSession, key: str) -> Caller:
-    """The caller whose key this is, or 401 when it is unknown, expired, or its user is being deleted."""
-    query = (
-        select(ApiKeyRow, UserRow)
+def valid_keys(*columns: Any) -> Select[Any]:
+    """Columns of the keys whose user and account are in good standing: the one rule of who may call.
+
+    A person who has to sign in calls with the token of that and with no other key.
+    Whether a key has expired is for the reader to see, who may hold the row for a while.
+    """
+    return (
+        select(*columns)
+        .select_from(ApiKeyRow)
         .join(UserRow, UserRow.uid == ApiKeyRow.user_uid)
         .join(AccountRow, AccountRow.id == ApiKeyRow.account_id)
-        .where(ApiKeyRow.key_hash == hash_key(key), UserRow.state == "READY", AccountRow.state == "READY")
+        .where(UserRow.state == "READY", AccountRow.state == "READY", ~refused_key())
     )
-    found = (await session.execute(query)).one_or_none()
+
+
+# Columns, not objects, and put together once: every request asks this.
+_BY_HASH = valid_keys(
+    ApiKeyRow.account_id,
+    UserRow.id,
+    UserRow.role,
+    ApiKeyRow.uid,
+    ApiKeyRow.key_id,
+    UserRow.email,
+    ApiKeyRow.expire_time,
+    ApiKeyRow.last_used,
+).where(ApiKeyRow.key_hash == bindparam("hash"))
+
+
+async def find_caller(session: AsyncSession, key: str) -> Caller:
+    """The caller whose key this is, or 401 when it is unknown, expired, or its user is being deleted."""
+    found = (await session.execute(_BY_HASH, {"hash": hash_key(key)})).one_or_none()
     if found is None:
-        raise unauthenticated("the API key is not valid")
-    key_row, user = found
-    if key_row.expire_time is not None and key_row.expire_time <= datetime.now(UTC):
+        raise unauthenticated(await _why_not(session, key))
+    *who, expire_time, last_used = found
+    caller, moment = Caller(*who), datetime.now(UTC)
+    if expire_time is not None and expire_time <= moment:
         raise unauthenticated("the API key has expired")
-    return Caller(key_row.account_id, user.id, user.role, key_row.uid, key_row.key_id, user.email)
+    if last_used is None or last_used < moment - USE_NOTED_EVERY:
+        await note_use(session, caller.key_uid, moment)
+    return caller
+
+
+async def _why_not(session: AsyncSession, key: str) -> str:
+    """Why a key is refused, as far as somebody who holds it may know."""
+    query = (
+        select(ApiKeyRow.account_id)
+        .join(UserRow, UserRow.uid == ApiKeyRow.user_uid)
+        .where(ApiKeyRow.key_hash == hash_key(key), refused_key())
+    )
+    account_id = await session.scalar(query)
+    if account_id is None:
+        return "the API key is not valid"
+    return f"accounts/{account_id} asks you to sign in instead of using a key: firectl signin {account_id}"
+
+
+async def note_use(session: AsyncSession, key_uid: uuid.UUID, moment: datetime) -> None:
+    """Write when a key was last used, unless somebody does so just now: no request waits for that."""
+    free = (
+        select(ApiKeyRow.uid)
+        .where(
+            ApiKeyRow.uid == key_uid,
+            or_(ApiKeyRow.last_used.is_(None), ApiKeyRow.last_used < moment - USE_NOTED_EVERY),
+        )
+        .with_for_update(key_share=True, skip_locked=True)
+    )
+    noted = update(ApiKeyRow).where(ApiKeyRow.uid == free.scalar_subquery()).values(last_used=moment)
+    await session.execute(noted.execution_options(synchronize_session=False))

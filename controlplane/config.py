@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
+import hmac
+import re
 import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from controlplane.json_settings import reader
 from controlplane.names import check_id
+from controlplane.prices import Prices
+from controlplane.resources.quotas.catalog import Allowance, Quotas
 
 
 def _database_url(value: str) -> str:
@@ -33,6 +40,37 @@ def _http_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def split_keys(text: str) -> list[str]:
+    """The keys of a list that commas, spaces or lines separate."""
+    return [key for key in re.split(r"[,\s]+", text) if key]
+
+
+def _secret_keys(value: SecretStr | None) -> SecretStr | None:
+    keys = split_keys(value.get_secret_value()) if value else []
+    for number, key in enumerate(keys, start=1):
+        if not _is_fernet_key(key):
+            raise ValueError(
+                f"key {number} of {len(keys)} is not 32 random bytes in URL-safe base64; "
+                "`hearth admin create-secret-key` makes one"
+            )
+    return value if keys else None
+
+
+def _is_fernet_key(key: str) -> bool:
+    try:
+        return len(base64.b64decode(key.encode(), altchars=b"-_", validate=True)) == 32
+    except (binascii.Error, ValueError):
+        return False
+
+
+def _issuers(value: str | tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Exact issuer URLs, separated by commas or spaces."""
+    listed = tuple(split_keys(value)) if isinstance(value, str) else value
+    for url in listed or ():
+        _http_url(url)
+    return listed or None
+
+
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 ResourceId = Annotated[str, AfterValidator(lambda value: check_id(value, "id"))]
 
@@ -40,7 +78,7 @@ ResourceId = Annotated[str, AfterValidator(lambda value: check_id(value, "id"))]
 class Settings(BaseSettings):
     """What a process needs to know about its surroundings. Field `x` is read from `HEARTH_X`."""
 
-    model_config = SettingsConfigDict(env_prefix="HEARTH_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="HEARTH_", extra="ignore", hide_input_in_errors=True)
 
     database_url: Annotated[str, AfterValidator(_database_url)]
     redis_url: Annotated[str, AfterValidator(_redis_url)]
@@ -53,6 +91,12 @@ class Settings(BaseSettings):
     s3_secret_key: SecretStr
     s3_region: str = "us-east-1"
     s3_bucket: str = "hearth"
+
+    secret_keys: Annotated[SecretStr | None, AfterValidator(_secret_keys)] = None
+    """Keys that stored secrets are encrypted with: the first encrypts, all of them decrypt."""
+
+    trusted_issuers: Annotated[tuple[str, ...] | None, NoDecode, BeforeValidator(_issuers)] = None
+    """Identity providers that may be reached without TLS or at private addresses."""
 
     data_dir: Path = Path(".hearth")
     """Node-local folder for caches (`cache/`), process folders (`run/`) and logs (`logs/`)."""
@@ -71,8 +115,16 @@ class Settings(BaseSettings):
 
     request_body_limit: int = Field(default=4 * 1024 * 1024, ge=1024)
     """Bytes of a JSON body on the control plane."""
+    request_body_seconds: float = Field(default=30.0, gt=0, le=3600)
+    """How long a JSON body may take to arrive; how long an upload may pause."""
     dataset_upload_limit: int = Field(default=150_000_000, ge=1024)
     """Bytes of a dataset sent through `:upload`; larger ones go through a signed URL."""
+    list_timeout_seconds: float = Field(default=10.0, gt=0, le=300)
+    """How long the database may work on one list before it is refused."""
+    page_token_key: SecretStr | None = None
+    """Signs page tokens; every api process needs the same. Unset, it is derived from the S3 secret."""
+    audit_log_days: int = Field(default=400, ge=1, le=36500)
+    """How long lines of the audit log are kept."""
     verdict_wait_seconds: float = Field(default=30.0, ge=0, le=600)
     """How long an upload's request waits for the worker's verdict before it answers."""
     replica_host: str = "127.0.0.1"
@@ -80,6 +132,21 @@ class Settings(BaseSettings):
     max_trainers: int = Field(default=1, ge=1)
     """Fine-tuning jobs that train at the same time; the others wait as PENDING."""
     max_lora_rank: Literal[8, 16, 32, 64] = 64
+
+    quotas: Annotated[dict[str, Allowance] | None, NoDecode, BeforeValidator(reader(Quotas))] = None
+    """What accounts may use, by the quota's id: JSON, or the path of a file; the rest as in the catalogue."""
+    prices: Annotated[Prices | None, NoDecode, BeforeValidator(reader(Prices))] = None
+    """The price list: JSON, or the path of a file. Unset, nothing costs anything."""
+
+    @property
+    def page_token_secret(self) -> bytes:
+        """The key that page tokens are signed with.
+
+        The S3 secret is what all api processes of one platform have in common and nobody else knows. What
+        is made of it here, for this one purpose, tells nothing about it.
+        """
+        source = self.page_token_key or self.s3_secret_key
+        return hmac.digest(source.get_secret_value().encode(), b"hearth page tokens", "sha256")
 
     @property
     def signing_endpoint(self) -> str:

@@ -6,11 +6,11 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request
-from fastapi.security import APIKeyHeader, HTTPBearer
+from fastapi import Depends, Request
+from pydantic.alias_generators import to_pascal
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.auth import Call, Caller, find_caller, read_credential
@@ -19,8 +19,11 @@ from controlplane.db import AsyncDatabase
 from controlplane.errors import not_found, permission_denied
 from controlplane.permissions import PERMISSIONS, Grant
 from controlplane.queue import enqueue
-from controlplane.resources.audit_logs.service import record
+from controlplane.resources.audit_logs.service import Budget, record
+from controlplane.resources.quotas.catalog import allowances
+from controlplane.resources.quotas.limits import ALLOWANCES
 from controlplane.rest.access import CALLER
+from controlplane.signin.discovery import Issuers
 from controlplane.storage import ObjectStore
 
 
@@ -30,6 +33,8 @@ class UnitOfWork:
     def __init__(self, session: AsyncSession) -> None:
         self.session = session
         self.hints: list[tuple[str, uuid.UUID]] = []
+        self.is_rehearsal = False
+        """Nothing of it is to stay: the caller asked what would happen."""
 
     def hint(self, task: str, uid: uuid.UUID) -> None:
         self.hints.append((task, uid))
@@ -40,20 +45,27 @@ class Context:
     settings: Settings
     db: AsyncDatabase
     store: ObjectStore
+    issuers: Issuers
+    refusals: Budget = field(default_factory=Budget)
+    """How many refused attempts the audit log still takes."""
 
     @asynccontextmanager
     async def work(self, caller: Caller) -> AsyncIterator[UnitOfWork]:
         """A transaction that ends with a line of the audit log; after its commit the workers are told."""
         async with self.db.session() as session:
             session.info[CALLER] = caller
+            session.info[ALLOWANCES] = allowances(self.settings.quotas)
             unit = UnitOfWork(session)
             yield unit
+            if unit.is_rehearsal:
+                await session.rollback()
+                return
             record(session)
         for task, uid in unit.hints:
             await asyncio.to_thread(enqueue, self.settings, task, uid)
 
 
-def context(request: Request) -> Context:
+async def context(request: Request) -> Context:
     found: Context = request.app.state.context
     return found
 
@@ -61,21 +73,12 @@ def context(request: Request) -> Context:
 ContextDep = Annotated[Context, Depends(context)]
 
 
-# For `/openapi.json` only: `read_credential` reads the headers, and says what is wrong with them.
-BEARER = HTTPBearer(scheme_name="bearer", auto_error=False)
-API_KEY = APIKeyHeader(name="X-Api-Key", scheme_name="apiKey", auto_error=False)
-
-
-async def authenticated(
-    ctx: ContextDep,
-    authorization: Annotated[str | None, Header(include_in_schema=False)] = None,
-    x_api_key: Annotated[str | None, Header(include_in_schema=False)] = None,
-    _bearer: Annotated[object, Depends(BEARER)] = None,
-    _api_key: Annotated[object, Depends(API_KEY)] = None,
-) -> Caller:
+async def authenticated(request: Request) -> Caller:
     """The authenticated caller; 401 otherwise."""
-    key = read_credential(authorization, x_api_key)
-    async with ctx.db.session() as session:
+    # Headers that are declared as parameters cost each request more than the look at the key does.
+    key = read_credential(request.headers.get("authorization"), request.headers.get("x-api-key"))
+    ctx = await context(request)
+    async with ctx.db.single_statements() as session:
         return await find_caller(session, key)
 
 
@@ -91,25 +94,30 @@ def may(permission: str, *, other_accounts: bool = False) -> Any:
     """
     rule = PERMISSIONS[permission]
 
-    def authorised(request: Request, caller: CallerDep) -> Caller:
+    # Async though nothing is awaited: FastAPI calls others in a thread, which costs more than they do.
+    async def authorised(request: Request, caller: CallerDep) -> Caller:
+        caller = request.state.caller = replace(caller, call=call_of(request))
         account_id = request.path_params.get("account_id", caller.account_id)
         if account_id != caller.account_id and not other_accounts:
             raise not_found(f"accounts/{account_id}")
         grant = rule.grant(caller.role)
         if grant is Grant.NO:
             raise permission_denied(f"the role {caller.role} may not {rule.meaning}")
-        return replace(caller, grant=grant, call=call_of(request))
+        return replace(caller, grant=grant)
 
     authorised.permission = rule  # type: ignore[attr-defined]
+    authorised.other_accounts = other_accounts  # type: ignore[attr-defined]
     return Depends(authorised)
 
 
 def call_of(request: Request) -> Call:
+    route = request.scope["route"]
     return Call(
-        action=request.scope["route"].name,
+        action=to_pascal(route.name),
         resource=request.url.path.removeprefix("/v1/").partition(":")[0],
         query=request.url.query,
         client_address=request.client.host if request.client else "",
         if_match=request.headers.get("if-match", ""),
         body=getattr(request.state, "json_body", None),
+        message=route.body_field.field_info.annotation if route.body_field else None,
     )

@@ -85,3 +85,11 @@ def failed_precondition(message: str) -> ApiError:
 
 def permission_denied(message: str) -> ApiError:
     return ApiError(Code.PERMISSION_DENIED, message)
+
+
+def unimplemented(message: str) -> ApiError:
+    """A part of the API that this server does not have, by name.
+
+    400 and not 501: clients take a 5xx for a server in trouble, and try again.
+    """
+    return ApiError(Code.UNIMPLEMENTED, message, http_status=400)

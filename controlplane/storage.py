@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 from urllib.parse import quote
@@ -279,6 +280,12 @@ class ObjectStore:
         return f"cannot {action}: {self._endpoint} answered {code} {message}".rstrip()
 
 
+@cache
+def _session() -> boto3.session.Session:
+    """One for all clients: each session reads boto3's descriptions of S3 anew, which takes a while."""
+    return boto3.session.Session()
+
+
 def _s3_client(settings: Settings, endpoint: str) -> S3Client:
     config = Config(
         signature_version="s3v4",
@@ -292,7 +299,7 @@ def _s3_client(settings: Settings, endpoint: str) -> S3Client:
         response_checksum_validation="when_required",
     )
     # A session of its own: the default one is shared by the process and not safe to use from threads.
-    return boto3.session.Session().client(
+    return _session().client(
         "s3",
         endpoint_url=endpoint,
         aws_access_key_id=settings.s3_access_key,

@@ -25,7 +25,7 @@ from gateway.openai import CHAT, COMPLETION, TextEndpoint, authenticate, get_mod
 INFERENCE_PREFIXES = ("/inference/v1", "/v1")
 # Inference paths that are no control-plane paths either, so that they are not asked of the API.
 OTHER_INFERENCE = ("embeddings", "rerank", "messages", "responses", "audio", "image_generation")
-CONTROL_PATHS = ("/verifyApiKey", "/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc")
+CONTROL_PATHS = ("/verifyApiKey", "/openapi.json", "/docs", "/docs/{file}")
 
 
 def create_app(settings: Settings | None = None, limits: Limits | None = None) -> Starlette:

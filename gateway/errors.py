@@ -68,6 +68,10 @@ def unauthenticated(message: str) -> GatewayError:
     return GatewayError(401, "UNAUTHENTICATED", message, headers={"WWW-Authenticate": "Bearer"})
 
 
+def permission_denied(message: str) -> GatewayError:
+    return GatewayError(403, "PERMISSION_DENIED", message)
+
+
 def model_not_found() -> GatewayError:
     """The same words whether the model is absent, another tenant's, or not deployed."""
     return GatewayError(404, "NOT_FOUND", NOT_FOUND_TEXT, param="model", kind="error")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from controlplane.config import Settings
 from controlplane.db import AsyncDatabase
+from controlplane.resources.quotas.catalog import allowances
+from gateway.account_limits import NOTHING_KNOWN, read_account_limits
 from gateway.admission import Admission
 from gateway.background import Background
 from gateway.balancer import Balancer
@@ -13,7 +15,8 @@ from gateway.limits import Limits
 from gateway.metering import Meter
 from gateway.relay import Relay
 from gateway.replicas import read_snapshot
-from gateway.snapshot import Snapshot
+from gateway.request_rate import RequestRate
+from gateway.snapshot import Route, Snapshot
 from gateway.telemetry import Telemetry
 
 
@@ -27,8 +30,10 @@ class Gateway:
         self.database = AsyncDatabase(settings.database_url, settings.database_pool_size)
         self.telemetry = Telemetry()
         self.keys = KeyCache(self.database, limits)
-        self.meter = Meter(self.database, limits, self.telemetry.usage_dropped.inc)
+        self.meter = Meter(self.database, limits, self.telemetry.usage_dropped.inc, settings.prices)
         self.admission = Admission(limits.in_flight, limits.in_flight_per_account)
+        self.account_limits = NOTHING_KNOWN
+        self.request_rate = RequestRate(settings.redis_url, limits)
         self.balancer = Balancer(limits.avoid_seconds)
         self.engines = Engines(limits, self.balancer)
         self.relay = Relay(settings.api_url, limits) if settings.api_url else None
@@ -36,19 +41,34 @@ class Gateway:
 
     def start(self) -> None:
         self.background.repeat("loading routes", self.limits.snapshot_seconds, self.load_snapshot)
+        self.background.repeat("loading quotas", self.limits.snapshot_seconds, self.load_account_limits)
+        self.background.repeat("watching Valkey", self.limits.valkey_look_seconds, self.request_rate.look)
         self.background.repeat("refreshing keys", self.limits.key_fresh_seconds, self.keys.refresh)
         self.background.repeat("writing usage", self.limits.flush_seconds, self.meter.flush)
 
     async def load_snapshot(self) -> None:
         self.snapshot = await read_snapshot(self.database, self.limits.database_seconds)
 
+    async def load_account_limits(self) -> None:
+        allowed = allowances(self.settings.quotas)
+        self.account_limits = await read_account_limits(self.database, allowed, self.limits.database_seconds)
+
+    async def admit(self, account_id: str, route: Route) -> None:
+        """429 for an account that has spent its month, or asks too often for what others serve."""
+        self.account_limits.refuse_overspent(account_id)
+        if route.deployment.account_id != account_id:
+            limit = self.account_limits.requests_a_minute(account_id)
+            await self.request_rate.admit(limit, route.model.name)
+
     @property
     def is_ready(self) -> bool:
-        return self.snapshot is not None and not self.background.failed
+        known = self.snapshot is not None and self.account_limits is not NOTHING_KNOWN
+        return known and not self.background.failed
 
     async def stop(self) -> None:
         await self.background.stop()
         await self.meter.close()
+        await self.request_rate.close()
         await self.engines.close()
         if self.relay is not None:
             await self.relay.close()

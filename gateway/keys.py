@@ -15,17 +15,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import String, bindparam, func
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.datastructures import Headers
 
-from controlplane.auth import hash_key, read_credential
+from controlplane.auth import hash_key, read_credential, valid_keys
 from controlplane.db import AsyncDatabase
 from controlplane.errors import ApiError
-from controlplane.resources.tables import AccountRow, ApiKeyRow, UserRow
+from controlplane.permissions import PERMISSIONS, Grant
+from controlplane.resources.tables import ApiKeyRow, UserRow
 from gateway.background import DATABASE_ERRORS
-from gateway.errors import GatewayError, unauthenticated, unavailable
+from gateway.errors import GatewayError, permission_denied, unauthenticated, unavailable
 from gateway.limits import Limits
+
+KEYS_A_BATCH = 2000
+INFERENCE = PERMISSIONS["inference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +50,13 @@ class KnownKey:
 
 async def load_keys(session: AsyncSession, hashes: Collection[str]) -> dict[str, KnownKey]:
     """The keys with these hashes whose user and account are in good standing, by hash."""
-    query = (
-        select(ApiKeyRow, UserRow)
-        .join(UserRow, UserRow.uid == ApiKeyRow.user_uid)
-        .join(AccountRow, AccountRow.id == ApiKeyRow.account_id)
-        .where(ApiKeyRow.key_hash.in_(hashes), UserRow.state == "READY", AccountRow.state == "READY")
-    )
-    return {
-        key.key_hash: KnownKey(key.uid, key.key_id, key.account_id, user.id, user.role, key.expire_time)
-        for key, user in (await session.execute(query)).tuples()
-    }
+    key, user = ApiKeyRow, UserRow
+    # Rows, not `= ANY(array)`: with that, Postgres may compare each key with each of the array.
+    asked = func.unnest(bindparam("hashes", list(hashes), ARRAY(String))).column_valued("asked")
+    query = valid_keys(
+        key.key_hash, key.uid, key.key_id, key.account_id, user.id, user.role, key.expire_time
+    ).where(key.key_hash == asked)
+    return {row[0]: KnownKey(*row[1:]) for row in await session.execute(query)}
 
 
 class KeyCache:
@@ -82,18 +84,31 @@ class KeyCache:
             raise unauthenticated("the API key has expired")
         return key
 
+    async def authorise(self, headers: Headers) -> KnownKey:
+        """The key of a caller whose role may run inference; 403 otherwise."""
+        key = await self.authenticate(headers)
+        if INFERENCE.grant(key.role) is Grant.NO:
+            raise permission_denied(f"the role {key.role} may not {INFERENCE.meaning}")
+        return key
+
     async def refresh(self) -> None:
-        """Read every known key again, and forget those that are valid no more."""
+        """Read every known key again, and forget those that are valid no more.
+
+        In batches, so that requests are answered in between.
+        """
         hashes = list(self._known)
-        if not hashes:
-            return
-        async with asyncio.timeout(self._limits.database_seconds), self._database.session() as session:
+        async with asyncio.timeout(self._limits.key_pass_seconds):
+            for start in range(0, len(hashes), KEYS_A_BATCH):
+                await self._refresh_batch(hashes[start : start + KEYS_A_BATCH])
+
+    async def _refresh_batch(self, hashes: list[str]) -> None:
+        async with self._database.session() as session:
             valid = await load_keys(session, hashes)
         for digest in hashes:
-            if digest in valid:
-                self._known[digest] = valid[digest]
-            else:
+            if digest not in valid:
                 self._known.pop(digest, None)
+            elif digest in self._known:
+                self._known[digest] = valid[digest]
 
     async def _find(self, digest: str) -> KnownKey | None:
         if digest in self._known:

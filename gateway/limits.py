@@ -30,11 +30,18 @@ class Limits:
 
     database_seconds: float = 5.0
     """The longest wait for Postgres, at start and for a key that was never seen."""
-    key_fresh_seconds: float = 5.0
+    key_fresh_seconds: float = 1.5
+    """Between two passes over the known keys. With two passes it is less than the 5 seconds within which a
+    revoked key or a changed role has its effect."""
+    key_pass_seconds: float = 1.5
     unknown_key_seconds: float = 2.0
     known_keys: int = 10_000
     key_lookups: int = 8
     """Lookups of unseen keys at one time, so that wrong keys cannot take the connection pool."""
+
+    valkey_seconds: float = 0.005
+    """The longest wait for Valkey while a request waits."""
+    valkey_look_seconds: float = 1.0
 
     snapshot_seconds: float = 1.0
     flush_seconds: float = 1.0

@@ -1,23 +1,25 @@
-"""Usage: one row for each answered request, kept in memory and written in batches."""
+"""Usage: one entry of the ledger for each answered request, kept in memory and written in batches."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import bindparam, or_, update
-from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.db import AsyncDatabase
-from controlplane.resources.tables import ApiKeyRow, UsageRow
+from controlplane.prices import Prices
+from controlplane.resources.ledger.entries import INFERENCE, Entry, write_entries
+from controlplane.resources.tables import ApiKeyRow
 from gateway.background import DATABASE_ERRORS, first_line
 from gateway.limits import Limits
 
@@ -64,27 +66,42 @@ def count(value: object) -> int:
 
 
 class Meter:
-    """Holds rows until they are in Postgres. `dropped` counts those that found no room."""
+    """Holds entries until they are in Postgres. `dropped` counts those that found no room."""
 
     def __init__(
-        self, database: AsyncDatabase, limits: Limits, on_drop: Callable[[int], None] = lambda _: None
+        self,
+        database: AsyncDatabase,
+        limits: Limits,
+        on_drop: Callable[[int], None] = lambda _: None,
+        prices: Prices | None = None,
     ) -> None:
         self.dropped = 0
+        self._prices = prices or Prices()
         self._database = database
         self._limits = limits
         self._on_drop = on_drop
-        self._rows: deque[dict[str, Any]] = deque()
+        self._rows: deque[Entry] = deque()
         self._used: dict[uuid.UUID, datetime] = {}
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def record(self, row: dict[str, Any]) -> None:
-        """Take one row of `usage`, without its uid and time. Never waits."""
+    def record(self, used: dict[str, Any]) -> None:
+        """Take what one request used: an entry without its uid, time and cost. Never waits."""
         if len(self._rows) >= self._limits.usage_rows:
             self._drop(1, "there is no room for more")
             return
-        self._rows.append({"uid": uuid.uuid4(), "create_time": datetime.now(UTC), **row})
+        moment = datetime.now(UTC)
+        entry = Entry(uid=time_ordered_uid(moment), create_time=moment, product=INFERENCE, **used)
+        self._rows.append(replace(entry, cost_nanos=self._cost(entry)))
+
+    def _cost(self, entry: Entry) -> int:
+        """What others serve is priced by the token; serving oneself is priced by the replica."""
+        if entry.owner_id == entry.account_id:
+            return 0
+        return self._prices.of_tokens(
+            entry.model, entry.prompt_tokens, entry.cached_prompt_tokens, entry.completion_tokens
+        )
 
     def note_use(self, key_uid: uuid.UUID) -> None:
         """Remember that a key was used just now."""
@@ -95,10 +112,9 @@ class Meter:
         while self._rows:
             batch = [self._rows[i] for i in range(min(len(self._rows), self._limits.usage_batch))]
             try:
-                await self._write(_insert_usage, batch)
-            except (DataError, IntegrityError) as error:
-                # Rows that Postgres will never take must not hold up those behind them.
-                self._drop(len(batch), first_line(error))
+                await self._write(_insert_entries, batch)
+            except (DataError, IntegrityError):
+                await self._write_singly(batch)
             for _ in batch:
                 self._rows.popleft()
         if self._used:
@@ -109,6 +125,14 @@ class Meter:
                 self._used = used | self._used
                 raise
 
+    async def _write_singly(self, batch: list[Entry]) -> None:
+        """An entry that Postgres will never take holds up neither those beside it nor those behind it."""
+        for entry in batch:
+            try:
+                await self._write(_insert_entries, [entry])
+            except (DataError, IntegrityError) as error:
+                self._drop(1, first_line(error))
+
     async def close(self) -> None:
         """Write what is left, for as long as Postgres answers."""
         try:
@@ -116,7 +140,7 @@ class Meter:
         except DATABASE_ERRORS as error:
             self._drop(len(self._rows), f"at shutdown: {first_line(error)}")
 
-    async def _write(self, statement: Any, batch: list[dict[str, Any]]) -> None:
+    async def _write(self, statement: Any, batch: list[Any]) -> None:
         async with asyncio.timeout(self._limits.database_seconds), self._database.session() as session:
             await statement(session, batch)
 
@@ -127,9 +151,16 @@ class Meter:
         self._on_drop(number)
 
 
-async def _insert_usage(session: AsyncSession, batch: list[dict[str, Any]]) -> None:
-    # A batch whose commit was lost on its way back is sent again: its rows keep their uids.
-    await session.execute(insert(UsageRow).on_conflict_do_nothing(index_elements=["uid"]), batch)
+async def _insert_entries(session: AsyncSession, batch: list[Entry]) -> None:
+    # A batch whose commit was lost on its way back is sent again: its entries keep their uids.
+    await session.run_sync(write_entries, batch)
+
+
+def time_ordered_uid(moment: datetime) -> uuid.UUID:
+    """A random uid that begins with the time, as UUIDv7 has it: new rows stand together in the index."""
+    ms = int(moment.timestamp() * 1000)
+    tail = secrets.randbits(74)
+    return uuid.UUID(int=ms << 80 | 7 << 76 | (tail >> 62) << 64 | 2 << 62 | tail & (1 << 62) - 1)
 
 
 async def _touch_keys(session: AsyncSession, batch: list[dict[str, Any]]) -> None:

@@ -63,6 +63,7 @@ class TextEndpoint:
             exchange = Exchange(gateway, self._kind, key, find_route(gateway, key, sent.get("model")))
             scope["notes"]["model"] = exchange.route.model.name
             request = exchange.translate(sent)
+            await gateway.admit(key.account_id, exchange.route)
             await incoming.until_gone(exchange.run(request, send))
 
 
@@ -162,6 +163,7 @@ class Exchange:
         self._gateway.meter.record(
             {
                 "account_id": self._key.account_id,
+                "owner_id": self.route.deployment.account_id,
                 "user_id": self._key.user_id,
                 "key_id": self._key.key_id,
                 "model": self.route.model.name,
@@ -182,7 +184,8 @@ async def _send_body(send: Send, body: bytes, *, more: bool = True) -> None:
 
 
 async def authenticate(gateway: Gateway, scope: Scope, headers: Headers) -> KnownKey:
-    key = await gateway.keys.authenticate(headers)
+    """The key of a caller who may run inference."""
+    key = await gateway.keys.authorise(headers)
     gateway.meter.note_use(key.uid)
     scope["notes"]["account"] = key.account_id
     return key

@@ -98,7 +98,8 @@ def _forwarded(scope: Scope, headers: Headers) -> CIMultiDict[str]:
 def _forwarded_for(scope: Scope, before: str) -> str:
     """The chain of callers. A server that trusts the one before has already put its caller as `client`."""
     peer = scope["client"][0] if scope.get("client") else "unknown"
-    return before if before.endswith(peer) else f"{before}, {peer}".removeprefix(", ")
+    last = before.rpartition(",")[2].strip()
+    return before if last == peer else f"{before}, {peer}".removeprefix(", ")
 
 
 async def _send_back(response: aiohttp.ClientResponse, send: Send) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import json
 import os
+import secrets
 import shlex
 import shutil
 import time
@@ -36,6 +38,10 @@ class DataDir:
     @property
     def env_file(self) -> Path:
         return self.path / "env"
+
+    @property
+    def secret_keys_file(self) -> Path:
+        return self.path / "secret-keys"
 
     @property
     def status_file(self) -> Path:
@@ -96,6 +102,15 @@ class DataDir:
     def write_env(self, values: Mapping[str, str]) -> None:
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in values.items()]
         write_private(self.env_file, "".join(lines))
+
+    def secret_keys(self) -> str:
+        """The keys that stored secrets are encrypted with, as the setting takes them; made when missing."""
+        try:
+            return self.secret_keys_file.read_text().strip()
+        except FileNotFoundError:
+            key = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
+            write_private(self.secret_keys_file, f"{key}\n")
+            return key
 
     def read_status(self) -> dict[str, Any]:
         try:

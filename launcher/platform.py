@@ -35,6 +35,7 @@ class Platform:
             "HEARTH_S3_PUBLIC_ENDPOINT": self.public_endpoint(),
             **os.environ,
             **self.services.environment(),
+            "HEARTH_SECRET_KEYS": self.data_dir.secret_keys(),
             "HEARTH_DATA_DIR": str(self.data_dir.path),
             "HEARTH_API_HOST": "127.0.0.1",
             "HEARTH_API_PORT": str(self.api_port),

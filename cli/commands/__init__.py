@@ -9,6 +9,7 @@ from cli.commands import (
     fine_tuning_jobs,
     models,
     setup,
+    signin,
     standard,
     users,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "fine_tuning_jobs",
     "models",
     "setup",
+    "signin",
     "standard",
     "users",
 ]

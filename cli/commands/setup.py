@@ -18,6 +18,8 @@ def whoami(session: Session) -> None:
     """Show the account and the server that commands go to."""
     account_id = account_of_key(session.client)
     facts = {"accountId": account_id, "baseUrl": session.connection.base_url}
+    if session.connection.tokens:
+        facts["email"] = session.connection.tokens.email
     if session.account_id != account_id:
         facts["targetAccountId"] = session.account_id
     session.output.resource(facts)
@@ -39,22 +41,8 @@ def set_api_key(
     account_id = session.flags.get("account_id") or _verified_account(session, key)
     if account_id:
         wanted["account_id"] = account_id
-    path = profile.save(session.profile, wanted)
+    path = profile.save(session.profile, wanted, without=profile.TOKEN_KEYS)
     session.output.note(f"Saved to {path}" + (f" for account {account_id}" if account_id else ""))
-
-
-@command("signin")
-def signin(
-    session: Session,
-    account: Annotated[
-        str | None, typer.Argument(metavar="[ACCOUNT_ID]", help="Taken as scripts give it; has no effect.")
-    ] = None,
-) -> None:
-    """Hearth has no browser sign-in: says what to do instead."""
-    raise CliError(
-        "this server signs people in by API key, not through a browser",
-        advice=["firectl set-api-key KEY", "an administrator makes keys with: firectl create api-key"],
-    )
 
 
 @command("version")

@@ -26,6 +26,7 @@ Row = TypeVar("Row", bound=Any)
 
 UPLOADING = "UPLOADING"
 READY = "READY"
+STATES = ("STATE_UNSPECIFIED", UPLOADING, READY)
 
 # Values of a row's `reason` while it is UPLOADING.
 CHECKING = "CHECKING"
@@ -35,6 +36,12 @@ MAX_FILES = 2000
 MAX_FILE_BYTES = 2**41
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+=-]{0,199}")
 URL_LIFETIME_SECONDS = 3600
+INCOMING = ".incoming/"
+"""Below a row's prefix: where signed URLs write to. No file name begins with a dot.
+
+A signed URL works as long as it lasts. What is checked, served and downloaded is therefore a copy, at a place
+that no URL writes to.
+"""
 
 FIRST_POLL_SECONDS = 0.05
 LAST_POLL_SECONDS = 0.5
@@ -83,7 +90,8 @@ def register_files(row: Any, request: GetUploadEndpointRequest) -> None:
     if empty:
         raise invalid(f"file {empty[0]!r} is empty", "filenameToSize")
     row.files = {
-        check_file_name(name): {"size": size, "sha256": ""} for name, size in request.filename_to_size.items()
+        check_file_name(name): {"size": size, "sha256": "", "incoming": True}
+        for name, size in request.filename_to_size.items()
     }
     reset_verdict(row)
 
@@ -111,12 +119,15 @@ def ask_for_check(row: Any) -> None:
 
 def upload_urls(store: ObjectStore, row: Any) -> dict[str, str]:
     return {
-        name: store.signed_put_url(row.prefix + name, file["size"], URL_LIFETIME_SECONDS)
+        name: store.signed_put_url(row.prefix + INCOMING + name, file["size"], URL_LIFETIME_SECONDS)
         for name, file in row.files.items()
     }
 
 
 def download_urls(store: ObjectStore, row: Any) -> dict[str, str]:
+    """Of a READY row; what was not checked is not handed out."""
+    if row.state != READY:
+        raise failed_precondition(f"{row.name} is {row.state}; its files can be downloaded once it is READY")
     return {
         name: store.signed_get_url(row.prefix + name, name, URL_LIFETIME_SECONDS)
         for name in sorted(row.files)

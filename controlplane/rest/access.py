@@ -19,7 +19,7 @@ Row = TypeVar("Row", bound=Any)
 CALLER = "caller"
 """In a session's `info`: on whose behalf the transaction changes things."""
 CREATED = "created"
-"""In a session's `info`: the name of the resource that the transaction created."""
+"""In a session's `info`: the name of the resource that the transaction is about, where its path has none."""
 
 
 async def find(session: AsyncSession, table: type[Row], name: ResourceName, *, lock: bool = False) -> Row:
@@ -29,18 +29,21 @@ async def find(session: AsyncSession, table: type[Row], name: ResourceName, *, l
     who may change only what is the caller's own.
     """
     query = select(table).where(table.account_id == name.account_id, table.id == name.id)
+    if hasattr(table, "collection"):
+        # Two collections over one table: what was made through one is not found through the other.
+        query = query.where(table.collection == name.collection)
     if hasattr(table, "delete_time"):
         query = query.order_by(table.delete_time.desc().nulls_first()).limit(1)
     row: Row | None = await session.scalar(query.with_for_update() if lock else query)
     if row is None:
         raise not_found(str(name))
     if lock:
-        refuse_others_rows(session, row, name)
+        refuse_others_rows(session.info.get(CALLER), row, name)
     return row
 
 
-def refuse_others_rows(session: AsyncSession, row: Any, name: ResourceName) -> None:
-    caller: Caller | None = session.info.get(CALLER)
+def refuse_others_rows(caller: Caller | None, row: Any, name: ResourceName | str) -> None:
+    """403 for a caller who may change only what is the caller's own."""
     if caller is not None and caller.grant is Grant.OWN and row.created_by != caller.email:
         raise permission_denied(f"the role {caller.role} may change only its own resources, and not {name}")
 

@@ -6,7 +6,7 @@ import re
 from datetime import timedelta
 from typing import Any
 
-PATTERN = re.compile(r"(-?)(\d{1,12})(?:\.(\d{1,9}))?s")
+PATTERN = re.compile(r"(-?)([0-9]{1,12})(?:\.([0-9]{1,9}))?s")
 
 
 def parse_duration(value: Any) -> timedelta:

@@ -18,6 +18,7 @@ def etag(message: ApiModel) -> str:
     named: dict[str, Any] = message.model_dump(
         mode="json", include=message.settable_fields() | {"name", "create_time"}
     )
+    named["hidden_version"] = getattr(message, "hidden_version", "")  # of what is write-only
     return f'"{hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:32]}"'
 
 

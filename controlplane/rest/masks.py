@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.errors import invalid
 from controlplane.rest.etags import refuse_other_version
+from controlplane.rest.listing import inner_message, is_scalar
 from controlplane.rest.schema import ApiModel, refuse_by_name
 
 
@@ -27,16 +28,14 @@ def changes(
     refuse_other_version(session, current)
     settable = body.settable_fields()
     wanted: dict[str, Any] = {}
-    if not update_mask or update_mask.strip() == "*":
+    paths = paths_of(type(body), update_mask, "updateMask")
+    if not paths:
         wanted = {name: getattr(body, name) for name in body.model_fields_set & settable}
-    else:
-        for path in filter(str.strip, update_mask.split(",")):
-            name, rest = body.field_of_path(path)
-            sent = getattr(body, name)
-            if name in settable:
-                wanted[name] = (
-                    _with_part(wanted.get(name, getattr(current, name)), sent, rest) if rest else sent
-                )
+    for path in paths:
+        name, rest = body.field_of_path(path)
+        sent = getattr(body, name)
+        if name in settable:
+            wanted[name] = _with_part(wanted.get(name, getattr(current, name)), sent, rest) if rest else sent
     changed = {name: value for name, value in wanted.items() if value != getattr(current, name)}
     refuse_by_name([(to_camel(n), why) for n, why in sorted(body.unsupported.items()) if n in changed])
     return changed
@@ -49,8 +48,32 @@ def refuse_fixed(changed: dict[str, Any], free: Container[str], what: str) -> No
             raise invalid(f"{to_camel(name)} of {what} cannot be changed", to_camel(name))
 
 
+def paths_of(message: type[ApiModel], mask: str | None, parameter: str) -> list[str]:
+    """The paths of a mask, each of which the message has; none of a mask that is blank or `*`."""
+    paths = [path.strip() for path in (mask or "").split(",") if path.strip()]
+    if paths == ["*"]:
+        return []
+    for path in paths:
+        _check_path(message, path, parameter)
+    return paths
+
+
+def _check_path(message: type[ApiModel], path: str, parameter: str) -> None:
+    name, rest = message.field_of_path(path, parameter)
+    info = message.model_fields[name]
+    if not rest:
+        return
+    inner = inner_message(info)
+    if inner is not None:
+        _check_path(inner, rest, parameter)
+    elif is_scalar(info):
+        raise invalid(f"{parameter} goes deeper than the field it names: {path!r}", parameter)
+
+
 def _with_part(value: Any, sent: Any, path: str) -> Any:
     """`value` with the part at `path` as it was sent, or without it when it was not sent."""
+    if value is None and sent is None:
+        return None
     if isinstance(value, ApiModel) or isinstance(sent, ApiModel):
         target: ApiModel = value or type(sent)()
         name, rest = target.field_of_path(path)
@@ -66,11 +89,12 @@ def _with_part(value: Any, sent: Any, path: str) -> Any:
 
 
 def apply_read_mask(message: ApiModel, shown: dict[str, Any], read_mask: str | None) -> dict[str, Any]:
-    """Keep what the mask names of a message, in either spelling; empty or `*` keeps all."""
-    if not read_mask or read_mask.strip() == "*":
+    """Keep what the mask names of a message, in either spelling; blank or `*` keeps all."""
+    paths = paths_of(type(message), read_mask, "readMask")
+    if not paths:
         return shown
     kept: dict[str, Any] = {}
-    for path in filter(str.strip, read_mask.split(",")):
+    for path in paths:
         name, rest = message.field_of_path(path, "readMask")
         key, inner = to_camel(name), getattr(message, name)
         if key not in shown:

@@ -1,49 +1,108 @@
-"""Keyset pages: stable under inserts and deletes, with a token bound to its query."""
+"""Keyset pages: stable under inserts and deletes, filtered, ordered and counted."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
-from fastapi import Query
+from fastapi import Query, Request
+from fastapi.openapi.models import Example as OpenAPIExample
 from sqlalchemy import Select, func, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import InstrumentedAttribute
 
-from controlplane.db import UNSTORABLE
-from controlplane.errors import invalid
+from controlplane.config import Settings
+from controlplane.errors import ApiError, Code, invalid
+from controlplane.rest.counting import count
+from controlplane.rest.filters.conditions import read_filter
+from controlplane.rest.filters.nodes import FilterError
+from controlplane.rest.listing import Listing
+from controlplane.rest.masks import paths_of
+from controlplane.rest.ordering import Term, read_order, rows_after
+from controlplane.rest.page_tokens import TokenSigner
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 200
+FREE_PARAMETERS = ("pageSize", "pageToken", "readMask")
+"""What may change from page to page."""
+QUERY_CANCELED = "57014"
+
+
+ABOUT_PAGE_SIZE = "How many to return at most: 50 when unset, and never more than 200."
+ABOUT_PAGE_TOKEN = (
+    "The `nextPageToken` of the page before. All other parameters except `pageSize` and `readMask` must be "
+    "as they were for that page."
+)
+ABOUT_FILTER = (
+    "What to list, in the language of [AIP-160](https://google.aip.dev/160), over the fields of the "
+    "resource in snake_case or camelCase: `=` `!=` `<` `<=` `>` `>=`, `:` (contains, has), `AND`, `OR` "
+    "(which binds tighter), `NOT` or `-`, parentheses, `*` in strings that are compared with `=` or `!=`, "
+    "`field:*` (is set) and `field = null` (is not). A word alone is looked for in the name and the "
+    "description."
+)
+FILTER_EXAMPLES: dict[str, OpenAPIExample] = {
+    "state": {"value": "state = READY"},
+    "several": {"value": 'create_time > "2030-01-31T12:00:00Z" AND (state = READY OR display_name = "a*")'},
+    "negation": {"value": "NOT public = true"},
+}
+ABOUT_ORDER_BY = (
+    "Fields, separated by commas, each followed by `desc` for the opposite order. When unset it is `name` "
+    "(of API keys `key_id`); `create_time`, the oldest first, for deployments and deployment shapes; "
+    "`timestamp desc` for audit logs. What is unset comes last."
+)
+ABOUT_READ_MASK = "The fields to return, separated by commas; all of them when unset or `*`."
 
 
 @dataclass(frozen=True)
 class PageRequest:
     size: int
     token: str
+    filter: str
+    order_by: str
     read_mask: str
+    tokens: TokenSigner
+    seconds: float
+    """How long the database may look for it."""
 
 
-def page_request(
-    page_size: Annotated[int, Query(alias="pageSize", description="At most 200; 50 when unset.")] = 0,
-    page_token: Annotated[str, Query(alias="pageToken")] = "",
-    filter_: Annotated[str, Query(alias="filter", description="Not supported yet.")] = "",
-    order_by: Annotated[str, Query(alias="orderBy", description="Only `name` for now.")] = "",
-    read_mask: Annotated[str, Query(alias="readMask")] = "",
+async def page_request(
+    request: Request,
+    page_size: Annotated[int, Query(alias="pageSize", description=ABOUT_PAGE_SIZE)] = 0,
+    page_token: Annotated[str, Query(alias="pageToken", description=ABOUT_PAGE_TOKEN)] = "",
+    filter_: Annotated[
+        str, Query(alias="filter", description=ABOUT_FILTER, openapi_examples=FILTER_EXAMPLES)
+    ] = "",
+    order_by: Annotated[
+        str, Query(alias="orderBy", description=ABOUT_ORDER_BY, examples=["create_time desc,name"])
+    ] = "",
+    read_mask: Annotated[
+        str, Query(alias="readMask", description=ABOUT_READ_MASK, examples=["name,state"])
+    ] = "",
 ) -> PageRequest:
     """The list parameters of every collection."""
     if page_size < 0:
         raise invalid("pageSize must not be negative", "pageSize")
-    if filter_:
-        raise invalid("filter is not supported yet; list everything and choose on the client", "filter")
-    if order_by not in ("", "name"):
-        raise invalid(f"orderBy {order_by!r} is not supported yet; lists are ordered by name", "orderBy")
-    return PageRequest(min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE), page_token, read_mask)
+    settings: Settings = request.app.state.context.settings
+    return PageRequest(
+        size=min(page_size or DEFAULT_PAGE_SIZE, MAX_PAGE_SIZE),
+        token=page_token,
+        filter=filter_,
+        order_by=order_by,
+        read_mask=read_mask,
+        tokens=TokenSigner(
+            settings.page_token_secret, list_of_token(request.url.path, request.query_params.multi_items())
+        ),
+        seconds=settings.list_timeout_seconds,
+    )
+
+
+def list_of_token(path: str, parameters: Iterable[tuple[str, str]]) -> str:
+    """The list that a token is good for: its path, and all parameters that choose and order its rows."""
+    chosen = [(name, value) for name, value in parameters if value and name not in FREE_PARAMETERS]
+    return f"{path}?{urlencode(sorted(chosen))}"
 
 
 @dataclass(frozen=True)
@@ -53,37 +112,51 @@ class Page:
     total_size: int
 
 
-async def fetch_page(
-    session: AsyncSession, query: Select[Any], key: InstrumentedAttribute[Any], page: PageRequest, scope: str
-) -> Page:
-    """One page of `query` in the order of `key`, a column that is unique and text within the query.
-
-    `scope` names the query, so that a token is refused on another one.
-    """
-    total = await session.scalar(select(func.count()).select_from(query.order_by(None).subquery()))
-    after = _read_token(page.token, scope) if page.token else None
-    rest = query.where(key > after) if after is not None else query
-    rows = (await session.scalars(rest.order_by(key).limit(page.size + 1))).all()
-    shown = rows[: page.size]
-    more = len(rows) > page.size
-    return Page(shown, _write_token(getattr(shown[-1], key.key), scope) if more else "", total or 0)
-
-
-def _write_token(after: str, scope: str) -> str:
-    raw = json.dumps([after, _digest(scope)]).encode()
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+async def fetch_page(session: AsyncSession, query: Select[Any], listing: Listing, page: PageRequest) -> Page:
+    """One page of `query`, which selects one kind of row: all of the collection that the caller may see."""
+    paths_of(listing.message, page.read_mask, "readMask")  # also where no row is there to be shown
+    chosen = _filtered(query, listing, page.filter)
+    terms = read_order(page.order_by, listing)
+    position = page.tokens.read(page.token, terms) if page.token else None
+    async with _no_longer_than(session, page.seconds):
+        found = await _rows_after(session, chosen, terms, position, page.size + 1)
+        more = len(found) > page.size
+        total = await count(session, chosen) if more or page.token else len(found)
+    shown = found[: page.size]
+    next_token = page.tokens.write(terms, shown[-1][1:]) if more else ""
+    return Page([row[0] for row in shown], next_token, total)
 
 
-def _read_token(token: str, scope: str) -> str:
+def _filtered(query: Select[Any], listing: Listing, text: str) -> Select[Any]:
     try:
-        raw = base64.urlsafe_b64decode(token.encode() + b"=" * (-len(token) % 4))
-        after, digest = json.loads(raw)
-    except (ValueError, binascii.Error, TypeError, RecursionError):
-        raise invalid("pageToken is not one that this server gave", "pageToken") from None
-    if not isinstance(after, str) or UNSTORABLE.search(after) or digest != _digest(scope):
-        raise invalid("pageToken belongs to another query", "pageToken")
-    return after
+        condition = read_filter(text, listing)
+    except FilterError as error:
+        raise invalid(str(error), "filter") from None
+    return query if condition is None else query.where(condition)
 
 
-def _digest(scope: str) -> str:
-    return hashlib.sha256(scope.encode()).hexdigest()[:16]
+async def _rows_after(
+    session: AsyncSession,
+    query: Select[Any],
+    terms: Sequence[Term],
+    position: Sequence[Any] | None,
+    limit: int,
+) -> Sequence[Any]:
+    """Rows with what they are ordered by."""
+    rest = query if position is None else query.where(rows_after(terms, position))
+    ordered = rest.add_columns(*(term.expression for term in terms)).order_by(*(t.clause for t in terms))
+    return (await session.execute(ordered.limit(limit))).all()
+
+
+@asynccontextmanager
+async def _no_longer_than(session: AsyncSession, seconds: float) -> AsyncIterator[None]:
+    """Ends statements of this transaction that take longer, with 504."""
+    limit = func.set_config("statement_timeout", str(max(1, round(seconds * 1000))), True)
+    await session.execute(select(limit))
+    try:
+        yield
+    except OperationalError as error:
+        if getattr(error.orig, "sqlstate", "") != QUERY_CANCELED:
+            raise
+        text = f"the list took the database longer than {seconds:g} s; narrow the filter, or order by name"
+        raise ApiError(Code.DEADLINE_EXCEEDED, text) from None

@@ -15,9 +15,11 @@ from sqlalchemy.exc import DataError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from controlplane.errors import ApiError, Code, field_violations, invalid
 from controlplane.names import InvalidName
+from controlplane.resources.audit_logs.refusals import record_refusal
 from controlplane.rest.etags import etag
 from controlplane.rest.masks import apply_read_mask
 from controlplane.rest.paging import Page
@@ -26,7 +28,12 @@ from controlplane.storage import StorageUnavailable
 
 log = logging.getLogger(__name__)
 
-CODE_OF_HTTP_STATUS = {404: Code.NOT_FOUND, 405: Code.UNIMPLEMENTED, 413: Code.OUT_OF_RANGE}
+CODE_OF_HTTP_STATUS = {
+    404: Code.NOT_FOUND,
+    405: Code.UNIMPLEMENTED,
+    408: Code.DEADLINE_EXCEEDED,
+    413: Code.OUT_OF_RANGE,
+}
 
 
 class WireResponse(Response):
@@ -90,11 +97,23 @@ def _violation(problem: dict[str, Any]) -> tuple[str, str]:
     return field, problem["msg"].removeprefix("Value error, ")
 
 
+def allowed_methods(request: Request) -> list[str]:
+    """The methods of every route with this path: each route is one method's."""
+    return sorted(
+        method
+        for route in request.app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    )
+
+
 def install_error_handlers(app: FastAPI) -> None:
     """Every error leaves as google.rpc.Status; what is unforeseen is logged and said without its inside."""
 
     @app.exception_handler(ApiError)
-    async def api_error(_: Request, error: ApiError) -> JSONResponse:
+    async def api_error(request: Request, error: ApiError) -> JSONResponse:
+        if error.code is Code.PERMISSION_DENIED:
+            await record_refusal(request, error)
         return error_response(error)
 
     @app.exception_handler(InvalidName)
@@ -114,6 +133,8 @@ def install_error_handlers(app: FastAPI) -> None:
             400: "the body is not valid JSON",
         }.get(error.status_code, str(error.detail))
         headers = dict(error.headers or {})
+        if error.status_code == 405:
+            headers["Allow"] = ", ".join(allowed_methods(request))
         return error_response(ApiError(code, text, http_status=error.status_code, headers=headers))
 
     @app.exception_handler(StorageUnavailable)

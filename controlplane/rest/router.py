@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Annotated, Any
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, create_model
+from pydantic.alias_generators import to_snake
 
 from controlplane.db import UNSTORABLE
 from controlplane.errors import invalid
@@ -26,12 +28,39 @@ class RpcStatus(BaseModel):
     ]
 
 
-ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": RpcStatus, "description": "An error."}}
+ABOUT_ERRORS = {
+    400: "The request is malformed (INVALID_ARGUMENT), a state forbids it (FAILED_PRECONDITION), or this "
+    "server does not have that part of the API (UNIMPLEMENTED).",
+    401: "No valid API key (UNAUTHENTICATED).",
+    403: "The caller's role does not allow it (PERMISSION_DENIED).",
+    404: "There is no such resource, or it is another account's (NOT_FOUND).",
+    408: "The body did not arrive in time (DEADLINE_EXCEEDED).",
+    409: "The name is taken (ALREADY_EXISTS), or somebody else was faster (ABORTED).",
+    412: "If-Match names another version of the resource (ABORTED).",
+    413: "The body is too large (OUT_OF_RANGE).",
+    429: "Over a quota (RESOURCE_EXHAUSTED).",
+    500: "A mistake of the server, whose log has the cause (INTERNAL).",
+    503: "The database or the object store cannot be reached; try again (UNAVAILABLE).",
+    504: "It took too long (DEADLINE_EXCEEDED).",
+}
+ALWAYS = (400, 401, 403, 404, 500, 503, 504)
+ON_CHANGE = (408, 409, 412, 413, 429)
+
+
+def error_responses(methods: Iterable[str]) -> dict[int | str, dict[str, Any]]:
+    """What `/openapi.json` says of an endpoint's errors."""
+    codes = ALWAYS if set(methods) <= {"GET", "HEAD"} else sorted((*ALWAYS, *ON_CHANGE))
+    return {code: {"model": RpcStatus, "description": ABOUT_ERRORS[code]} for code in codes}
 
 
 def collection_router(tag: str, prefix: str = "") -> APIRouter:
     """A router whose endpoints follow the rules of this module."""
-    return APIRouter(prefix=prefix, tags=[tag], route_class=WireRoute, responses=ERRORS)
+    return APIRouter(prefix=prefix, tags=[tag], route_class=WireRoute)
+
+
+ABOUT_TOTAL_SIZE = (
+    "How many there are on all pages: exact up to 10,000, and beyond that the database's own estimate."
+)
 
 
 @lru_cache(maxsize=64)
@@ -40,7 +69,7 @@ def list_of(resource: type[ApiModel], key: str) -> type[BaseModel]:
     fields: dict[str, Any] = {
         key: (list[resource], Field()),  # type: ignore[valid-type]
         "nextPageToken": (str, Field(description="Empty at the end of the list.")),
-        "totalSize": (int, Field(description="How many there are on all pages.")),
+        "totalSize": (int, Field(description=ABOUT_TOTAL_SIZE)),
     }
     return create_model(f"List{key[0].upper()}{key[1:]}Response", **fields)
 
@@ -48,12 +77,18 @@ def list_of(resource: type[ApiModel], key: str) -> type[BaseModel]:
 class WireRoute(APIRoute):
     """An endpoint that knows its query parameters and reads JSON as strictly as protobuf's JSON does."""
 
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        options["responses"] = error_responses(options.get("methods") or ()) | (
+            options.get("responses") or {}
+        )
+        super().__init__(path, endpoint, **options)
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         answer = super().get_route_handler()
-        known = frozenset(query_parameters(self.dependant))
+        spellings = both_spellings(query_parameters(self.dependant))
 
         async def checked(request: Request) -> Response:
-            refuse_unknown_parameters(request, known)
+            request.scope["query_string"] = read_query(request, spellings)
             return await answer(WireRequest(request.scope, request.receive))
 
         return checked
@@ -73,12 +108,24 @@ def query_parameters(dependant: Any) -> Iterator[str]:
         yield from query_parameters(inner)
 
 
-def refuse_unknown_parameters(request: Request, known: frozenset[str]) -> None:
-    for name, value in request.query_params.multi_items():
-        if name not in known:
-            raise invalid(f'unknown query parameter "{name}"', name)
+def both_spellings(names: Iterable[str]) -> dict[str, str]:
+    """camelCase and snake_case, as clients may spell them, → the parameter's own name."""
+    return {spelling: name for name in names for spelling in (to_snake(name), name)}
+
+
+def read_query(request: Request, spellings: Mapping[str, str]) -> bytes:
+    """The query with every parameter under its own name; 400 for what means nothing or is there twice."""
+    found: dict[str, str] = {}
+    for spelling, value in request.query_params.multi_items():
+        name = spellings.get(spelling)
+        if name is None:
+            raise invalid(f'unknown query parameter "{spelling}"', spelling)
+        if name in found:
+            raise invalid(f"{name} is there twice", name)
         if UNSTORABLE.search(value):
             raise invalid(f"{name} has a NUL character, or half of a surrogate pair", name)
+        found[name] = value
+    return urlencode(found).encode()
 
 
 def read_json(body: bytes) -> Any:
@@ -87,7 +134,12 @@ def read_json(body: bytes) -> Any:
         text = body.decode()
     except UnicodeDecodeError as error:
         raise json.JSONDecodeError("it is not UTF-8", "", error.start) from None
-    found = json.loads(text, object_pairs_hook=_once_each, parse_constant=_refuse_constant)
+    try:
+        found = json.loads(text, object_pairs_hook=_once_each, parse_constant=_refuse_constant)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        raise json.JSONDecodeError("a number has thousands of digits", "", 0) from None
     if "\\u" in text:  # raw ones do not pass: JSON has no control characters, and UTF-8 no surrogates
         _check_text(found)
     return found

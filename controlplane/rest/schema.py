@@ -13,29 +13,51 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PlainSerializer,
     SecretStr,
     ValidationInfo,
     ValidatorFunctionWrapHandler,
+    WithJsonSchema,
     field_validator,
 )
 from pydantic.alias_generators import to_camel
 from pydantic.fields import FieldInfo
+from pydantic_core.core_schema import CoreSchema, no_info_after_validator_function
 
 from controlplane.errors import ApiError, Code, field_violations, invalid
+from controlplane.rest.durations import PATTERN as DURATION
 from controlplane.rest.durations import format_duration, parse_duration
+
+DECIMAL = re.compile(r"-?[0-9]+")
 
 
 def _format_time(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-Int64 = Annotated[int, PlainSerializer(str, return_type=str, when_used="json")]
+def _in_64_bits(value: int) -> int:
+    if not -(2**63) <= value < 2**63:
+        raise ValueError("must be a number of at most 64 bits")
+    return value
+
+
+Int64 = Annotated[
+    int,
+    AfterValidator(_in_64_bits),
+    PlainSerializer(str, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "int64", "pattern": "^-?[0-9]+$"}, mode="serialization"),
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer"}, {"type": "string", "format": "int64", "pattern": "^-?[0-9]+$"}]},
+        mode="validation",
+    ),
+]
 """A 64-bit integer: a string on the wire, a number or a string when sent."""
 
 
 def _read_time(value: Any) -> Any:
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) or (isinstance(value, str) and DECIMAL.fullmatch(value)):
         raise ValueError('must be an RFC 3339 time such as "2030-01-31T12:00:00Z"')
     return value
 
@@ -52,13 +74,38 @@ Timestamp = Annotated[
     BeforeValidator(_read_time),
     AfterValidator(_in_utc),
     PlainSerializer(_format_time, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 
 Duration = Annotated[
     timedelta,
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str, when_used="json"),
+    WithJsonSchema({"type": "string", "format": "google-duration", "pattern": f"^{DURATION.pattern}$"}),
 ]
+
+
+class OneOf:
+    """Of a text: an enum's name. The first one stands for unset, and may come as "" too.
+
+    Used as `Annotated[str, OneOf("KIND_UNSPECIFIED", "HF_BASE_MODEL")]`.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+    def check(self, value: str) -> str:
+        if value and value not in self.names:
+            raise ValueError(f"{value!r} is none of {', '.join(self.names)}")
+        return value or self.names[0]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self.names)}
 
 
 def output_only(default: Any = None, **extra: Any) -> Any:
@@ -83,9 +130,6 @@ def not_returned() -> Any:
 def _is_output_only(field: FieldInfo) -> bool:
     extra = field.json_schema_extra
     return isinstance(extra, dict) and bool(extra.get("readOnly"))
-
-
-DECIMAL = re.compile(r"-?[0-9]+")
 
 
 def _refuse_guesses(sent: Any, read: Any) -> None:
@@ -130,11 +174,13 @@ class ApiModel(BaseModel):
     @field_validator("*", mode="wrap")
     @classmethod
     def read_as_protobuf(cls, value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-        field = cls.model_fields[info.field_name or ""]
-        if value is None and not field.is_required():
-            return field.get_default(call_default_factory=True)
+        if value is None:
+            field = cls.model_fields[info.field_name or ""]
+            if not field.is_required():
+                return field.get_default(call_default_factory=True)
         found = read(value)
-        _refuse_guesses(value, found)
+        if found is not value:  # This runs for each field of each message: nothing was guessed otherwise.
+            _refuse_guesses(value, found)
         return found
 
     def given(self) -> dict[str, Any]:
@@ -180,10 +226,31 @@ def refuse_by_name(fields: list[tuple[str, str]]) -> None:
         raise ApiError(Code.INVALID_ARGUMENT, refused[0][1], [field_violations(refused)])
 
 
+STATUS_CODES = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "UNAUTHENTICATED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+)
+
+
 class Status(ApiModel):
     """The detail of a resource's state: a google.rpc code by name, and the root cause in words."""
 
-    code: str = "OK"
+    code: Annotated[str, OneOf(*STATUS_CODES)] = STATUS_CODES[0]
     message: str = ""
 
     @classmethod

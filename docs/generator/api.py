@@ -10,6 +10,9 @@ from typing import Any
 from controlplane.app import create_app
 from controlplane.config import Settings
 from controlplane.errors import Code
+from controlplane.permissions import PERMISSIONS
+from controlplane.permissions import ROLES as ROLE_NAMES
+from controlplane.rest.router import ABOUT_ERRORS
 from docs.generator.inference import inference
 from docs.generator.markdown import code, link, listed, page, prose, table
 from docs.generator.schemas import Schemas, describe_type
@@ -21,17 +24,38 @@ shows it under `/docs`.
 """)
 
 RULES = prose("""
-Bodies and answers are JSON. Requests may spell fields in camelCase or snake_case; answers are in
-camelCase. A field or query parameter that is not in these tables is refused by name. *Output only*
-fields are set by the server and ignored in requests. *Refused* ones are part of the API, but asking for
-them is answered with 400 and the reason that stands here; their default value is accepted.
+Bodies and answers are JSON. Requests may spell fields and query parameters in camelCase or snake_case;
+answers are in camelCase. A field or query parameter that is not in these tables is refused by name.
+*Output only* fields are set by the server and ignored in requests. *Refused* ones are part of the API,
+but asking for them is answered with 400 and the reason that stands here; their default value is accepted.
+Unset scalars and enums are written; unset messages are left out.
 
-Timestamps look like `2030-01-01T00:00:00Z`. 64-bit integers may be sent as numbers or strings and come
-back as strings. A resource of another account is not found; only public models can be read by others.
+Timestamps look like `2030-01-01T00:00:00Z`, durations like `600s`. 64-bit integers may be sent as numbers
+or strings and come back as strings. A body has 4 MiB and 30 seconds to arrive unless configured otherwise
+(413, 408). A resource of another account is not found; only public models, shapes and what stands on them
+can be read by others.
 
 A PATCH changes the fields that `updateMask` names; without it, the fields of the body. `readMask` names
-the fields to answer with. Both are comma-separated. A list answers with `nextPageToken` when there is
-more: send it back as `pageToken`.
+the fields to answer with. Both are comma-separated.
+
+A resource comes with an `ETag`, the version of what clients may set of it. A PATCH or DELETE that sends it
+back as `If-Match` is answered with 412 when somebody else changed the resource meanwhile.
+""")
+
+LISTS = prose("""
+A list answers with `nextPageToken` when there is more: send it back as `pageToken`, with the same filter
+and order. Pages stay stable while others create and delete. `totalSize` is exact up to 10,000; beyond that
+it is the database's estimate.
+
+`filter` is [AIP-160](https://google.aip.dev/160): `state = READY AND create_time > "2030-01-01T00:00:00Z"`,
+`display_name = "llama*" OR annotations.team:research`, `NOT public = true`. Note that OR binds tighter than
+AND there. A mistake is answered with 400 and the column where it is. `orderBy` is a comma-separated list
+of fields, each with ` desc` if wanted: `state, create_time desc`.
+""")
+
+ROLES = prose("""
+Every key belongs to a user or a service account, and what it may do goes by the role. *own* means only
+what the caller created. The column *needs* in the tables below names the row that an endpoint asks for.
 """)
 
 ERRORS = prose("""
@@ -80,17 +104,35 @@ def api_page() -> str:
     return page(
         "The API",
         INTRODUCTION,
-        "Parts: " + ", ".join(link(part) for part in (*_tags(document), SHARED, "Errors", "Inference")),
+        "Parts: "
+        + ", ".join(
+            link(part) for part in ("Lists", "Roles", *_tags(document), SHARED, "Errors", "Inference")
+        ),
         "## Rules of the control plane",
         RULES,
         "Query parameters that most collections take:",
         _parameter_table(_common_parameters(document).values()),
+        "## Lists",
+        LISTS,
+        "## Roles",
+        ROLES,
+        _role_table(),
         *_collections(document),
         "## Errors",
         ERRORS,
         table(("code", "name", "HTTP"), [(str(c.number), code(c.name), str(c.http_status)) for c in Code]),
+        "Of each HTTP status:",
+        table(("HTTP", "when"), [(str(status), about) for status, about in ABOUT_ERRORS.items()]),
         *inference(),
     )
+
+
+def _role_table() -> str:
+    rows = [
+        (code(name), permission.meaning, *(permission.grant(role).value for role in ROLE_NAMES))
+        for name, permission in PERMISSIONS.items()
+    ]
+    return table(("permission", "to", *(code(role) for role in ROLE_NAMES)), rows)
 
 
 def openapi() -> dict[str, Any]:
@@ -152,10 +194,11 @@ def _collection(collection: list[Endpoint], common: Mapping[str, Mapping[str, An
             listed(each["name"] for each in endpoint.parameters),
             _content(endpoint.body),
             _content(endpoint.answer),
+            code(endpoint.operation["x-permission"]) if "x-permission" in endpoint.operation else "",
         )
         for endpoint in collection
     ]
-    yield table(("request", "what it does", "query", "body", "answer"), rows)
+    yield table(("request", "what it does", "query", "body", "answer", "needs"), rows)
     own = {
         each["name"]: each
         for endpoint in collection

@@ -84,9 +84,12 @@ def describe_type(schema: Mapping[str, Any]) -> str:
     elif kind == "object" and isinstance(values := schema.get("additionalProperties"), dict):
         words = f"map of string to {describe_type(values)}"
     else:
-        words = {"date-time": "timestamp", "duration": "duration", "binary": "file"}.get(
-            schema.get("format", ""), kind
-        )
+        words = {
+            "date-time": "timestamp",
+            "google-duration": "duration",
+            "int64": "64-bit integer",
+            "binary": "file",
+        }.get(schema.get("format", ""), kind)
     return words + _bounds(schema)
 
 

@@ -29,7 +29,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("uid", name=op.f("pk_audit_logs")),
     )
     op.create_index(
-        "ix_audit_logs_account_id_create_time", "audit_logs", ["account_id", "create_time", "uid"], unique=False
+        "ix_audit_logs_account_id_create_time",
+        "audit_logs",
+        ["account_id", "create_time", "uid"],
+        unique=False,
     )
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 HOME = "/v1/accounts/acme"
+LATER = "2999-01-01T00:00:00Z"
 
 
 def knows(api, account="acme"):
@@ -33,6 +34,34 @@ def test_set_api_key_keeps_nothing_that_the_server_refuses(firectl, api, home):
     assert ran.code == 1
     assert "nothing was saved" in ran.err
     assert not (home / ".fireworks" / "auth.ini").exists()
+
+
+def test_a_key_is_not_left_beside_tokens_of_another_server(firectl, api, home):
+    knows(api)
+    bare = {"FIREWORKS_API_KEY": None, "FIREWORKS_ACCOUNT_ID": None}
+    firectl("set-api-key", "fw_new", env=bare)
+    stored = (home / ".fireworks" / "auth.ini").read_text()
+    elsewhere = {**bare, "FIREWORKS_BASE_URL": "http://127.0.0.1:1"}
+    ran = firectl("signin", "acme", "--no-browser", env=elsewhere)
+    assert ran.code == 1
+    assert f"a key of {api.url}" in ran.err and "--profile NAME" in ran.err
+    assert (home / ".fireworks" / "auth.ini").read_text() == stored
+
+
+def test_an_access_token_that_the_server_never_takes_is_renewed_once(firectl, api, home):
+    tokens = {"access_token": "fw_access_1", "refresh_token": "fw_refresh_1", "token_server": api.url}
+    lines = [f"{name} = {value}" for name, value in {**tokens, "email": "", "expire_time": LATER}.items()]
+    (home / ".fireworks").mkdir()
+    (home / ".fireworks" / "auth.ini").write_text("\n".join(["[fireworks]", *lines]))
+    renewed = [
+        {"accessToken": f"fw_access_{n}", "refreshToken": f"fw_refresh_{n}", "expireTime": LATER}
+        for n in range(2, 9)
+    ]
+    api.on("POST", "/v1/auth/refresh", *renewed, api.refusal(401, 16, "it is over"))
+    api.on("GET", f"{HOME}/models", api.refusal(401, 16, "not here"))
+    assert firectl("list", "models", env={"FIREWORKS_API_KEY": None}).code == 1
+    asked = [request.headers["authorization"] for request in api.sent("GET", f"{HOME}/models")]
+    assert asked == ["Bearer fw_access_1", "Bearer fw_access_2"]
 
 
 def test_profiles_stand_beside_each_other_and_win_over_the_environment(firectl, api, home):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from controlplane.app import create_app
 from controlplane.bootstrap import bootstrap, create_key, ensure_account, ensure_user
@@ -15,6 +16,7 @@ from controlplane.config import Settings
 from controlplane.db import Database
 from controlplane.resources.tables import DatasetRow, ModelRow
 from controlplane.storage import ObjectStore
+from tests.controlplane import conformance
 from workers.context import WorkerContext
 from workers.reconcile.datasets import reconcile_dataset
 from workers.reconcile.lease import due_uids
@@ -45,16 +47,28 @@ def other_key(db: Database) -> str:
         return create_key(session, user, "test")
 
 
+APPS: dict[tuple[int, float], FastAPI] = {}
+
+
+def app_for(settings: Settings) -> FastAPI:
+    """The app with these settings. Its hundred routes take longer to make than most tests to run."""
+    limits = (settings.request_body_limit, settings.request_body_seconds)
+    app = APPS.setdefault(limits, APPS.get(limits) or create_app(settings))
+    app.state.settings = settings
+    return app
+
+
 @pytest.fixture
 async def http(settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
     """The app without a key."""
-    app = create_app(settings)
+    app = app_for(settings)
     async with (
         app.router.lifespan_context(app),
         httpx.AsyncClient(
             transport=httpx.ASGITransport(app, raise_app_exceptions=False),
             base_url="http://hearth",
             timeout=60,
+            event_hooks={"response": [conformance.check]},
         ) as client,
     ):
         yield client
@@ -65,6 +79,30 @@ async def api(http: httpx.AsyncClient, admin_key: str) -> httpx.AsyncClient:
     """The app with the key of the account `hearth`."""
     http.headers["Authorization"] = f"Bearer {admin_key}"
     return http
+
+
+@pytest.fixture
+def add_model(db: Database) -> Callable[..., ModelRow]:
+    """Puts a model into the database: a READY base model of the account `hearth` unless told otherwise."""
+
+    def add(
+        model_id: str = "base", account_id: str = "hearth", kind: str = "HF_BASE_MODEL", **values: Any
+    ) -> ModelRow:
+        facts = {"supports_lora": True, "context_length": 1024, "model_type": "qwen2", "parameter_count": 7}
+        fields = {"state": "READY", "facts": facts, **values}
+        with db.session() as session:
+            ensure_account(session, account_id, "a@x.org")
+            row = ModelRow(account_id=account_id, id=model_id, kind=kind, **fields)
+            session.add(row)
+            return row
+
+    return add
+
+
+@pytest.fixture
+def base(admin_key: str, add_model: Callable[..., ModelRow]) -> ModelRow:
+    """The base model `base` of the account `hearth`."""
+    return add_model()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import pytest
 
 from controlplane.resources.datasets import endpoints, multipart
 from controlplane.resources.tables import DatasetRow, GarbageRow
+from tests.controlplane.roles import add_user
 
 pytestmark = pytest.mark.usefixtures("uploads_worker")
 
@@ -91,7 +92,12 @@ async def test_an_upload_of_another_shape_is_refused_and_leaves_nothing(api, obj
         content=b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jsonl"\r\n\r\n{"mess',
         headers={"Content-Type": "multipart/form-data; boundary=b"},
     )
-    for answer in (wrong_name, no_multipart, cut_off):
+    long_boundary = await api.post(
+        f"{DATASETS}/tickets:upload",
+        content=b"--",
+        headers={"Content-Type": f"multipart/form-data; boundary={'b' * 300}"},
+    )
+    for answer in (wrong_name, no_multipart, cut_off, long_boundary):
         assert (answer.status_code, answer.json()["code"]) == (400, 3)
     assert list(object_store.list("accounts/hearth/datasets/")) == []
 
@@ -202,6 +208,18 @@ async def test_a_header_without_end_and_a_body_without_file_are_bounded(api, set
     assert (answer.status_code, "header" in answer.json()["message"]) == (400, True)
 
 
+async def test_of_an_upload_to_somebody_else_s_dataset_nothing_is_read(api, db, monkeypatch):
+    async def read(*_):
+        raise AssertionError("the body was read")
+
+    await create(api)
+    monkeypatch.setattr(endpoints, "store_file_part", read)
+    api.headers["Authorization"] = f"Bearer {add_user(db, 'contributor')}"
+    answer = await upload(api, GOOD.encode())
+    assert answer.status_code == 403, answer.text
+    assert "its own resources" in answer.json()["message"]
+
+
 async def test_uploads_over_the_limit_are_told_to_come_back(api, monkeypatch):
     await create(api)
     monkeypatch.setattr(multipart, "UPLOAD_PLACES", threading.Semaphore(0))
@@ -217,3 +235,9 @@ async def test_what_a_dataset_is_made_of_is_fixed_and_sending_it_back_is_no_chan
     for change in ({"format": "CHAT"}, {"externalUrl": "http://x"}):
         answer = await api.patch(f"{DATASETS}/tickets", json=change)
         assert (answer.status_code, next(iter(change)) in answer.json()["message"]) == (400, True)
+
+
+async def test_a_check_takes_no_settings(api):
+    await api.post(DATASETS, json={"datasetId": "d", "dataset": {}})
+    answer = await api.post(f"{DATASETS}/d:validateUpload", json={"force": True})
+    assert (answer.status_code, answer.json()["message"]) == (400, 'unknown field "force"')

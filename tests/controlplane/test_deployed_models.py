@@ -7,9 +7,11 @@ from sqlalchemy import select, update
 
 from controlplane.bootstrap import ensure_account
 from controlplane.resources.tables import DeployedModelRow, DeploymentRow, ModelRow
+from tests.controlplane.roles import add_user
 
 PATH = "/v1/accounts/hearth/deployedModels"
 NAME = "accounts/hearth/deployedModels/"
+DEPLOYMENT = "/v1/accounts/hearth/deployments/one"
 
 
 @pytest.fixture
@@ -146,6 +148,17 @@ async def test_a_load_may_ask_to_be_the_default(api, world):
     assert not (await api.get("/v1/" + one["name"])).json()["default"]
 
 
+async def test_a_contributor_takes_nobody_else_s_place_as_the_default(api, db, world):
+    one = (await load(api)).json()
+    api.headers["Authorization"] = f"Bearer {add_user(db, 'contributor')}"
+    asked = await load(api, deployment="two", default=True)
+    own = (await load(api, deployment="two")).json()
+    for answer in (asked, await api.patch("/v1/" + own["name"], json={"default": True})):
+        assert (answer.status_code, answer.json()["code"]) == (403, 7)
+        assert one["name"] in answer.json()["message"]
+    assert (await api.get("/v1/" + one["name"])).json()["default"]
+
+
 async def test_a_default_stays_while_the_model_is_deployed_elsewhere(api, db, world):
     one = (await load(api)).json()
     two = (await load(api, deployment="two")).json()
@@ -165,6 +178,33 @@ async def test_a_patch_describes_and_never_moves(api, world):
     for field, value in (("model", "base"), ("deployment", "two")):
         answer = await api.patch("/v1/" + made["name"], json={field: value})
         assert f"{field} of a deployed model cannot be changed" in answer.json()["message"]
+
+
+async def test_an_unload_of_another_version_is_refused(api, db, world):
+    name = (await load(api)).json()["name"]
+    seen = (await api.get("/v1/" + name)).headers["etag"]
+    await api.patch("/v1/" + name, json={"description": "newer"})
+    stale = await api.delete("/v1/" + name, headers={"If-Match": seen})
+    assert (stale.status_code, rows(db)[0].state) == (412, "DEPLOYING")
+    fresh = (await api.get("/v1/" + name)).headers["etag"]
+    assert (await api.delete("/v1/" + name, headers={"If-Match": fresh})).status_code == 200
+
+
+async def test_fields_of_older_clients_are_taken_and_not_returned(api, world):
+    old = {"createdBy": "me", "loadBalancerName": "x", "loadBalancerReplicaCapacity": 3}
+    made = await load(api, **old, isLoadBalancerStickySession=True)
+    assert made.status_code == 200
+    assert not {*old, "isLoadBalancerStickySession"} & made.json().keys()
+    assert (made.json()["serverless"], made.json()["public"]) == (False, False)
+
+
+async def test_of_loads_and_unloads_at_once_one_outcome_is_left(api, db, world):
+    answers = await asyncio.gather(*(load(api) for _ in range(4)))
+    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409]
+    name = next(answer.json()["name"] for answer in answers if answer.status_code == 200)
+    gone = await asyncio.gather(*(api.delete("/v1/" + name) for _ in range(3)), api.delete(DEPLOYMENT))
+    assert {answer.status_code for answer in gone} <= {200, 400}
+    assert [row.state for row in rows(db)] == ["UNDEPLOYING"]
 
 
 async def test_another_account_sees_nothing(api, world, other_key):

@@ -7,36 +7,13 @@ from contextlib import nullcontext
 import pytest
 from sqlalchemy import func, select, update
 
-from controlplane.bootstrap import ensure_account
 from controlplane.db import AsyncDatabase
 from controlplane.errors import ApiError, Code
 from controlplane.resources.deployments.accelerators import check_accelerators, local_devices
-from controlplane.resources.tables import DeployedModelRow, DeploymentRow, ModelRow, ReplicaRow
+from controlplane.resources.tables import AuditLogRow, DeployedModelRow, DeploymentRow, ModelRow, ReplicaRow
 from controlplane.rest.access import insert
 
 PATH = "/v1/accounts/hearth/deployments"
-
-
-@pytest.fixture
-def add_model(db):
-    """Puts a model into the database, READY unless told otherwise."""
-
-    def add(model_id="base", account_id="hearth", kind="HF_BASE_MODEL", **values):
-        with db.session() as session:
-            ensure_account(session, account_id, "a@x.org")
-            facts = {"supports_lora": True, "context_length": 1024}
-            row = ModelRow(
-                account_id=account_id, id=model_id, kind=kind, **{"state": "READY", "facts": facts, **values}
-            )
-            session.add(row)
-            return row
-
-    return add
-
-
-@pytest.fixture
-def base(api, add_model):
-    return add_model()
 
 
 def rows(db, table=DeploymentRow):
@@ -88,9 +65,12 @@ async def test_validating_answers_as_if_and_creates_nothing(api, db, base):
     for flag in ("validateOnly", "dryRun"):
         answer = await api.post(f"{PATH}?deploymentId=d&{flag}=true", json={"baseModel": "base"})
         assert answer.json()["name"] == "accounts/hearth/deployments/d"
-        assert (rows(db), rows(db, DeployedModelRow)) == ([], [])
+        assert (rows(db), rows(db, DeployedModelRow), rows(db, AuditLogRow)) == ([], [], [])
         bad = await api.post(f"{PATH}?{flag}=true", json={"baseModel": "base", "precision": "FP8"})
-        assert bad.status_code == 400
+        assert bad.json() == (await api.post(PATH, json={"baseModel": "base", "precision": "FP8"})).json()
+    await create(api)
+    taken = await api.post(f"{PATH}?deploymentId=d&validateOnly=true", json={"baseModel": "base"})
+    assert refusal(taken) == (409, 6, "accounts/hearth/deployments/d already exists")
 
 
 async def test_an_id_is_taken_once(api, base):
@@ -118,23 +98,39 @@ REFUSED = [
     ({"baseModel": ""}, "baseModel is required"),
     ({"acceleratorType": "NVIDIA_H100_80GB"}, "this machine has no GPU"),
     ({"acceleratorCount": 1}, "this machine has no GPU"),
-    ({"acceleratorType": "H9000"}, "acceleratorType 'H9000' is none of NVIDIA_A100_80GB"),
+    (
+        {"acceleratorType": "H9000"},
+        "acceleratorType: 'H9000' is none of ACCELERATOR_TYPE_UNSPECIFIED, NVIDIA_",
+    ),
     ({"precision": "FP8"}, "precision FP8 is not supported yet"),
-    ({"precision": "FP1"}, "precision 'FP1' is none of"),
+    ({"precision": "FP1"}, "precision: 'FP1' is none of PRECISION_UNSPECIFIED, FP16"),
     ({"maxContextLength": 2048}, "more than the model's own 1024"),
     ({"autoscalingPolicy": {"scaleUpWindow": "30s"}}, "autoscalingPolicy is not supported"),
     ({"placement": {"region": "US_IOWA_1"}}, "placement is not supported"),
     ({"draftModel": "x"}, "draftModel is not supported"),
     ({"directRouteType": "INTERNET"}, "directRouteType is not supported"),
     ({"enableHotLoad": True}, "enableHotLoad is not supported"),
-    ({"deploymentShape": "default"}, "deploymentShape is not supported"),
+    ({"directRouteType": "TUNNEL"}, "directRouteType: 'TUNNEL' is none of DIRECT_ROUTE_TYPE_UNSPECIFIED"),
+    ({"hotLoadBucketType": "S3"}, "hotLoadBucketType is not supported"),
+    ({"hotLoadBucketType": "FTP"}, "hotLoadBucketType: 'FTP' is none of BUCKET_TYPE_UNSPECIFIED, MINIO"),
+    ({"hotLoadTrainerJob": "x"}, "hotLoadTrainerJob is not supported"),
+    ({"hotLoadTransitionType": "x"}, "hotLoadTransitionType is not supported"),
+    ({"placement": {"multiRegion": "MOON"}}, "'MOON' is none of MULTI_REGION_UNSPECIFIED, GLOBAL"),
+    ({"placement": {"planet": "MARS"}}, 'unknown field "placement.planet"'),
+    ({"autoTune": {"longPrompt": True}}, "autoTune is not supported"),
+    ({"enableMtp": True}, "enableMtp is not supported"),
+    ({"enableSessionAffinity": True}, "enableSessionAffinity is not supported"),
+    ({"pricingPlanId": "x"}, "pricingPlanId is not supported"),
+    ({"targetModelVersion": "x"}, "targetModelVersion is not supported"),
+    ({"maxWithRevocableReplicaCount": 3}, "maxWithRevocableReplicaCount is not supported"),
+    ({"expireTime": "2030-01-01T00:00:00Z"}, "expireTime is not supported"),
     ({"ngramSpeculationLength": 3}, "ngramSpeculationLength is not supported"),
     ({"colour": "red"}, 'unknown field "colour"'),
 ]
 
 
 async def test_what_cannot_be_honoured_is_refused_by_name(api, db, base, monkeypatch):
-    monkeypatch.setattr("controlplane.resources.deployments.service.local_devices", list)
+    monkeypatch.setattr("controlplane.resources.deployments.engine.local_devices", list)
     for fields, words in REFUSED:
         status, code, message = refusal(await create(api, **fields))
         assert (status, code) == (400, 3), fields
@@ -210,6 +206,8 @@ async def test_get_counts_replicas_by_stage(api, db, base):
         "downloadingModelReplicaCount": 1,
         "initializingReplicaCount": 1,
         "readyReplicaCount": 2,
+        "revocableReplicaCount": 0,
+        "partialReplicaCount": 0.0,
     }
     assert (await api.get(f"{PATH}/d?readMask=replicaCount")).json() == {"replicaCount": 5}
 

@@ -89,6 +89,13 @@ async def test_snake_case_as_the_settings_file_has_it_is_understood(api):
     assert len(job["name"].rsplit("/", 1)[1]) == 32
 
 
+async def test_the_query_of_older_clients_is_read(api):
+    older = f"{JOBS}?fineTuningJobId=old&debug=false&updateTime=2024-10-01T00:00:00Z"
+    assert (await api.post(older, json=CONVERSATION)).status_code == 200
+    refused = await api.post(f"{JOBS}?debug=true", json=CONVERSATION)
+    assert (refused.status_code, "debug is not supported" in refused.text) == (400, True)
+
+
 async def test_a_job_may_go_on_from_an_addon(api):
     body = {"dataset": "chats", "warmStartFrom": "addon", "conversation": {}}
     job = (await api.post(JOBS, json=body)).json()
@@ -183,3 +190,22 @@ async def test_a_job_is_listed_renamed_measured_and_deleted(api, object_store):
     assert (await api.get(f"{JOBS}/a:metrics")).json() == {"metrics": []}
     assert (await api.delete(f"{JOBS}/a")).json() == {}
     assert (await api.get(f"{JOBS}/a")).json()["state"] == "DELETING"
+
+
+async def test_a_tracking_key_is_never_shown(api):
+    made = await api.post(JOBS, json=CONVERSATION)
+    assert "wandbApiKey" not in made.json()
+    sent = await api.post(JOBS, json={**CONVERSATION, "wandbApiKey": "tracking-secret"})
+    assert (sent.status_code, "tracking-secret" in sent.text) == (400, False)
+    field = (await api.get("/openapi.json")).json()["components"]["schemas"]["FineTuningJob-Input"]
+    assert field["properties"]["wandbApiKey"]["writeOnly"]
+
+
+async def test_an_update_may_repeat_what_the_job_was_made_from_in_either_form(api):
+    await api.post(f"{JOBS}?fineTuningJobId=j", json={**CONVERSATION, "modelId": "out"})
+    same = {"dataset": "chats", "baseModel": "base", "modelId": "accounts/hearth/models/out"}
+    renamed = await api.patch(f"{JOBS}/j", json={**same, "displayName": "J"})
+    assert (renamed.status_code, renamed.json().get("displayName")) == (200, "J"), renamed.text
+    for field, other in (("dataset", "texts"), ("baseModel", "fixed"), ("modelId", "other"), ("dataset", "")):
+        answer = await api.patch(f"{JOBS}/j", json={**same, field: other})
+        assert (answer.status_code, field in answer.json()["message"]) == (400, True), answer.text

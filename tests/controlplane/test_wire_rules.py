@@ -2,8 +2,12 @@
 
 import asyncio
 import json
+import re
 
 import pytest
+from fastapi import HTTPException
+
+from controlplane.rest.body_limit import BodyLimit
 
 USERS = "/v1/accounts/hearth/users"
 
@@ -96,11 +100,6 @@ async def test_a_page_token_of_another_list_is_refused(api):
         assert (answer.status_code, answer.json()["code"]) == (400, 3)
 
 
-async def test_what_lists_cannot_do_yet_is_refused_by_name(api):
-    for query in ("filter=state%3DREADY", "orderBy=create_time", "pageSize=-1"):
-        assert (await api.get(f"{USERS}?{query}")).status_code == 400
-
-
 async def test_malformed_deep_and_huge_bodies_are_refused(api, settings):
     cases = [
         (b"{", 400),
@@ -126,12 +125,45 @@ async def test_a_chunked_body_over_the_limit_is_refused_while_it_arrives(api, se
     assert answer.status_code == 413
 
 
+async def test_a_body_that_does_not_end_is_cut_off():
+    """The middleware alone, around an app that reads its body as FastAPI does."""
+
+    async def app(scope, receive, send):
+        await receive()
+
+    async def never():
+        await asyncio.Event().wait()
+
+    scope = {"type": "http", "path": "/v1/accounts", "headers": []}
+    with pytest.raises(HTTPException) as refused:
+        await BodyLimit(app, limit=1024, seconds=0.01)(scope, never, None)
+    assert (refused.value.status_code, refused.value.headers) == (408, {"Connection": "close"})
+
+
+async def test_once_a_body_is_there_its_answer_may_take_its_time():
+    messages = iter([{"type": "http.request", "body": b"{}", "more_body": False}])
+    gone = asyncio.Event()
+
+    async def app(scope, receive, send):
+        await receive()
+        await asyncio.sleep(0.02)
+        assert (await receive())["type"] == "http.disconnect"
+        gone.set()
+
+    async def receive():
+        return next(messages, {"type": "http.disconnect"})
+
+    scope = {"type": "http", "path": "/v1/accounts", "headers": []}
+    await BodyLimit(app, limit=1024, seconds=0.01)(scope, receive, None)
+    assert gone.is_set()
+
+
 async def test_wrong_paths_and_methods_have_the_same_shape(api):
     missing = await api.get("/v1/nothing")
     assert (missing.status_code, missing.json()["code"]) == (404, 5)
     wrong = await api.put(f"{USERS}/admin", json={})
     assert wrong.status_code == 405
-    assert "GET" in wrong.headers["allow"]
+    assert wrong.headers["allow"] == "DELETE, GET, PATCH"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +179,7 @@ async def test_wrong_paths_and_methods_have_the_same_shape(api):
         ('{"email":true}', "email"),
         ('{"email":NaN}', "NaN"),
         ('{"email":1e999}', "email"),
-        ('{"email":' + "9" * 5000 + "}", ""),
+        ('{"email":' + "9" * 5000 + "}", "thousands of digits"),
     ],
 )
 async def test_json_that_protobuf_would_refuse_is_refused(api, body, words):
@@ -185,6 +217,18 @@ async def test_64_bit_integers_come_as_numbers_or_strings_but_not_as_booleans(ap
     assert (refused.status_code, "enableResumableUpload" in refused.text) == (400, True)
 
 
+async def test_what_is_more_than_64_bits_is_refused_by_its_field(api):
+    details = {"kind": "HF_BASE_MODEL", "baseModelDetails": {"parameterCount": str(2**63)}}
+    for path, body, field in (
+        ("models", {"modelId": "m", "model": details}, "model.baseModelDetails.parameterCount"),
+        ("datasets", {"datasetId": "d", "dataset": {"exampleCount": 2**63}}, "dataset.exampleCount"),
+    ):
+        answer = await api.post(f"/v1/accounts/hearth/{path}", json=body)
+        assert (answer.status_code, field in answer.json()["message"]) == (400, True), answer.text
+    found = await api.get("/v1/accounts/hearth/models?filter=base_model_details.parameter_count > 5")
+    assert found.status_code == 200, found.text
+
+
 async def test_null_puts_a_field_to_its_default(api):
     made = await api.post(f"{USERS}?userId=a", json={"email": "a@x.org", "displayName": None, "role": None})
     assert made.status_code == 200, made.text
@@ -210,9 +254,31 @@ async def test_a_mask_reads_and_writes_parts_of_fields(api):
     assert deeper.status_code == 400
 
 
+async def test_a_blank_mask_is_none(api):
+    for number, mask in enumerate(("", "%20", ",", "*", "%20*%20")):
+        changed = await api.patch(f"{USERS}/admin?updateMask={mask}", json={"displayName": f"A{number}"})
+        assert changed.json()["displayName"] == f"A{number}", mask
+        assert (await api.get(f"{USERS}/admin?readMask={mask}")).json() == changed.json(), mask
+
+
+async def test_masks_name_parts_whether_they_are_set_or_not(api):
+    await api.post("/v1/accounts/hearth/models", json={"modelId": "m", "model": {"kind": "HF_BASE_MODEL"}})
+    path = "/v1/accounts/hearth/models/m"
+    unset = await api.patch(f"{path}?updateMask=peft_details.r,deprecationDate.year", json={})
+    assert unset.status_code == 200, unset.text
+    for mask in ("peftDetails.colour", "status.colour", "displayName.first", "status.code.first"):
+        for answer in (
+            await api.patch(f"{path}?updateMask={mask}", json={}),
+            await api.get(f"{path}?readMask={mask}"),
+            await api.get(f"/v1/accounts/hearth/models?pageSize=1&readMask={mask}"),
+        ):
+            assert (answer.status_code, answer.json()["code"]) == (400, 3), (answer.request.url, answer.text)
+    assert (await api.get("/v1/accounts/hearth/deployments?readMask=colour")).status_code == 400
+
+
 async def test_times_are_texts_in_years_that_exist(api):
     keys = "/v1/accounts/hearth/apiKeys"
-    for time in ("9999-12-31T23:59:59-12:00", 4102444800, True, "soon"):
+    for time in ("9999-12-31T23:59:59-12:00", 4102444800, "4102444800", True, "soon"):
         answer = await api.post(keys, json={"apiKey": {"expireTime": time}})
         assert answer.status_code == 400, time
     made = await api.post(keys, json={"apiKey": {"expireTime": "2100-01-01T00:00:00"}})
@@ -223,3 +289,36 @@ async def test_of_two_last_admins_who_delete_each_other_one_stays(api):
     await api.post(f"{USERS}?userId=b", json={"email": "b@x.org", "role": "admin"})
     both = await asyncio.gather(api.delete(f"{USERS}/admin"), api.delete(f"{USERS}/b"))
     assert sorted(answer.status_code for answer in both) in ([200, 400], [200, 401])
+
+
+async def test_queries_come_in_both_spellings_and_once(api):
+    for query in ("pageSize=1", "page_size=1"):
+        await api.post(f"{USERS}?userId=a", json={"email": "a@x.org"})
+        assert len((await api.get(f"{USERS}?{query}")).json()["users"]) == 1
+    twice = await api.get(f"{USERS}?pageSize=1&page_size=2")
+    assert (twice.status_code, twice.json()["message"]) == (400, "pageSize is there twice")
+
+
+async def test_an_update_of_what_somebody_else_changed_meanwhile_is_refused(api):
+    await api.post(f"{USERS}?userId=a", json={"email": "a@x.org"})
+    read = await api.get(f"{USERS}/a")
+    theirs = await api.patch(f"{USERS}/a", json={"displayName": "theirs"})
+    assert theirs.headers["etag"] != read.headers["etag"]
+    lost = {"If-Match": read.headers["etag"]}
+    refused = await api.patch(f"{USERS}/a", json={"displayName": "mine"}, headers=lost)
+    assert (refused.status_code, refused.json()["code"]) == (412, 10)
+    assert (await api.get(f"{USERS}/a")).json()["displayName"] == "theirs"
+    for tag in (theirs.headers["etag"], f"W/{theirs.headers['etag']}", f'"x", {theirs.headers["etag"]}', "*"):
+        renamed = await api.patch(f"{USERS}/a", json={"displayName": "theirs"}, headers={"If-Match": tag})
+        assert renamed.status_code == 200, renamed.text
+
+
+async def test_the_docs_page_needs_nothing_from_elsewhere(http):
+    page = await http.get("/docs")
+    assert page.status_code == 200
+    links = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(links) == 3
+    for link in links:
+        assert not link.startswith(("http:", "https:", "//"))
+        assert (await http.get(f"/{link}")).status_code == 200
+    assert (await http.get("/docs/secrets.txt")).status_code == 404

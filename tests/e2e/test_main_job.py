@@ -180,7 +180,7 @@ async def test_the_fireworks_package_works_asynchronously(deployed):
 
 def test_usage_is_recorded(deployed, until):
     used = deployed.chat("ember-tickets", QUESTION).json()["usage"]
-    query = "SELECT count(*) FROM usage WHERE prompt_tokens = %s AND completion_tokens = %s"
+    query = "SELECT count(*) FROM ledger WHERE prompt_tokens = %s AND completion_tokens = %s"
     until(lambda: ask_database(deployed, query, used["prompt_tokens"], used["completion_tokens"]), 20)
 
 

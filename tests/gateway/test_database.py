@@ -7,12 +7,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from sqlalchemy import event, func, select, update
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 from starlette.datastructures import Headers
 
 from controlplane.db import AsyncDatabase
-from controlplane.resources.tables import ApiKeyRow, ReplicaRow, UsageRow
+from controlplane.prices import Prices
+from controlplane.resources.tables import ApiKeyRow, LedgerRow, ReplicaRow, SpendRow
 from gateway.keys import KeyCache
-from gateway.metering import Meter
+from gateway.metering import Meter, time_ordered_uid
 from tests.gateway.serving import Wire, wait_until
 
 
@@ -31,9 +33,9 @@ def behind_wire(served, start_gateway, settings, wire, limits):
     return start_gateway(limits(database_seconds=0.5), database_url=url.render_as_string(hide_password=False))
 
 
-def usage_rows(db) -> list[UsageRow]:
+def usage_rows(db) -> list[LedgerRow]:
     with db.session() as session:
-        return list(session.scalars(select(UsageRow).order_by(UsageRow.create_time)))
+        return list(session.scalars(select(LedgerRow).order_by(LedgerRow.create_time)))
 
 
 def test_an_answered_request_leaves_a_row_of_usage_and_marks_its_key(served, db):
@@ -117,6 +119,7 @@ async def test_callers_that_come_at_once_with_a_new_key_share_one_lookup(world, 
 def a_row(model: str = "accounts/acme/models/llama") -> dict[str, object]:
     return {
         "account_id": "acme",
+        "owner_id": "acme",
         "user_id": "someone",
         "key_id": "k",
         "model": model,
@@ -129,7 +132,8 @@ def a_row(model: str = "accounts/acme/models/llama") -> dict[str, object]:
 @pytest.fixture
 async def meter(settings, limits):
     database = AsyncDatabase(settings.database_url, pool_size=1)
-    yield Meter(database, limits(usage_rows=3, usage_batch=2))
+    prices = Prices.model_validate({"tokens": {"default": {"prompt": "1000"}}})
+    yield Meter(database, limits(usage_rows=3, usage_batch=2), prices=prices)
     await database.close()
 
 
@@ -146,7 +150,7 @@ async def test_a_row_that_postgres_never_takes_does_not_hold_up_the_others(meter
     meter.record(a_row())
     meter.record(a_row())
     await meter.flush()
-    assert (len(meter), meter.dropped, len(usage_rows(db))) == (0, 2, 1)
+    assert (len(meter), meter.dropped, len(usage_rows(db))) == (0, 1, 2)
 
 
 async def test_the_meter_writes_what_is_left_when_it_closes(meter, db):
@@ -154,4 +158,33 @@ async def test_the_meter_writes_what_is_left_when_it_closes(meter, db):
     meter.note_use(uuid.uuid4())
     await meter.close()
     with db.session() as session:
-        assert session.scalar(select(func.count()).select_from(UsageRow)) == 1
+        assert session.scalar(select(func.count()).select_from(LedgerRow)) == 1
+
+
+async def test_a_batch_whose_commit_is_not_heard_of_is_sent_again_and_counts_once(meter, db, monkeypatch):
+    """The connection breaks after the commit: the meter does not know that its entries are there."""
+    write = meter._write
+
+    async def unheard(statement, batch):
+        await write(statement, batch)
+        monkeypatch.setattr(meter, "_write", write)
+        raise OperationalError("COMMIT", {}, Exception("server closed the connection"))
+
+    monkeypatch.setattr(meter, "_write", unheard)
+    for _ in range(2):
+        meter.record({**a_row(), "owner_id": "fireworks", "prompt_tokens": 5})
+    with pytest.raises(OperationalError):
+        await meter.flush()
+    assert len(meter) == 2
+    await meter.flush()
+    assert (len(meter), len(usage_rows(db))) == (0, 2)
+    with db.session() as session:
+        assert session.scalars(select(SpendRow.cost_nanos)).all() == [10_000_000]
+
+
+def test_uids_begin_with_their_time():
+    moments = [datetime(2026, 3, 1, 12, 0, second, tzinfo=UTC) for second in range(5)]
+    uids = [time_ordered_uid(moment) for moment in moments]
+    assert uids == sorted(uids)
+    assert {(uid.version, uid.variant) for uid in uids} == {(7, uuid.RFC_4122)}
+    assert len({time_ordered_uid(moments[0]) for _ in range(1000)}) == 1000

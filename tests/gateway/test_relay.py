@@ -8,6 +8,7 @@ import threading
 import httpx
 import pytest
 
+from gateway.relay import _forwarded_for
 from tests.gateway.fake_engine import until_gone
 from tests.gateway.serving import until_set, wait_until
 
@@ -97,6 +98,19 @@ def test_path_query_headers_status_and_body_are_passed_on(url):
     assert seen["query"] == "filter=a%3D1&b="
     assert seen["headers"]["authorization"] == "Bearer fw_1"
     assert seen["headers"]["x-forwarded-for"] == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("before", "chain"),
+    [
+        ("", "1.2.3.4"),
+        ("9.9.9.9", "9.9.9.9, 1.2.3.4"),
+        ("9.9.9.9, 1.2.3.4", "9.9.9.9, 1.2.3.4"),
+        ("11.2.3.4", "11.2.3.4, 1.2.3.4"),  # that its own address ends the caller's word is no proof
+    ],
+)
+def test_the_api_is_told_the_caller_s_real_address(before, chain):
+    assert _forwarded_for({"client": ("1.2.3.4", 5)}, before) == chain
 
 
 @pytest.mark.parametrize(

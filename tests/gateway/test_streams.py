@@ -7,7 +7,7 @@ import openai
 import pytest
 from sqlalchemy import select
 
-from controlplane.resources.tables import UsageRow
+from controlplane.resources.tables import LedgerRow
 from tests.gateway.serving import wait_until
 
 QUESTION = [{"role": "user", "content": "count"}]
@@ -18,10 +18,10 @@ def nothing_is_held(served) -> bool:
     return not gateway.balancer.in_flight and not gateway.admission.held
 
 
-def the_usage_row(served) -> UsageRow:
-    def find() -> UsageRow | None:
+def the_usage_row(served) -> LedgerRow:
+    def find() -> LedgerRow | None:
         with served.world.db.session() as session:
-            return session.scalar(select(UsageRow))
+            return session.scalar(select(LedgerRow))
 
     return wait_until(find)
 

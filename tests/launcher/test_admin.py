@@ -75,6 +75,19 @@ def test_a_mistake_is_one_line(hearth: Admin, arguments: tuple[str, ...], says: 
     assert len(refused.stderr.splitlines()) == 1
 
 
+def test_a_user_may_have_any_role_of_the_table_and_no_other(hearth: Admin, settings: Settings) -> None:
+    assert hearth("admin", "create-account", "acme", "--email", "a@acme.example").returncode == 0
+    asked = ("admin", "create-user", "ada", "--account", "acme", "--email", "ada@acme.example", "--role")
+    refused = hearth(*asked, "owner")
+    assert refused.returncode == 2
+    assert "inference-user" in refused.stderr
+    assert hearth(*asked, "contributor").returncode == 0
+    database = Database(settings.database_url, pool_size=1)
+    with database.session() as session:
+        assert session.query(UserRow).one().role == "contributor"
+    database.close()
+
+
 def test_migrate_builds_the_schema_and_may_run_again(hearth: Admin, settings: Settings) -> None:
     address = settings.database_url.replace("postgresql+psycopg://", "postgresql://")
     with psycopg.connect(address) as connection:

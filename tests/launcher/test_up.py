@@ -39,12 +39,24 @@ def account_of_the_key(data_dir: Path) -> str:
     return answer.headers["x-fireworks-account-id"]
 
 
+def store_secret(data_dir: Path) -> int:
+    """The status of creating a secret: 409 when it is there already."""
+    env = DataDir.at(data_dir).read_env()
+    url = env["FIREWORKS_BASE_URL"] + "/v1/accounts/hearth/secrets"
+    headers = {"Authorization": f"Bearer {env['FIREWORKS_API_KEY']}"}
+    secret = {"name": "wandb", "keyName": "WANDB_API_KEY", "value": "x"}
+    made = httpx.post(url, headers=headers, json=secret, timeout=30)
+    return made.status_code
+
+
 @pytest.mark.e2e
 def test_a_platform_comes_back_with_everything_after_a_stop_and_after_a_kill(up: StartUp) -> None:
     first = up()
     assert first.ready_line().startswith("Hearth is ready at http://127.0.0.1:")
     env = DataDir.at(first.data_dir).read_env()
     assert env["FIREWORKS_ACCOUNT_ID"] == account_of_the_key(first.data_dir) == "hearth"
+    assert store_secret(first.data_dir) == 200
+    secret_keys = DataDir.at(first.data_dir).secret_keys_file.read_text()
 
     second = up()
     assert second.exit_status() == 1
@@ -58,6 +70,8 @@ def test_a_platform_comes_back_with_everything_after_a_stop_and_after_a_kill(up:
     third = up()
     third.ready_line()
     assert DataDir.at(third.data_dir).read_env() == env
+    assert DataDir.at(third.data_dir).secret_keys_file.read_text() == secret_keys
+    assert store_secret(third.data_dir) == 409
     third.end(signal.SIGKILL)
     wait_until(lambda: processes_of(third.data_dir) == [], "nothing is left of a killed platform")
 

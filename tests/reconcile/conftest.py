@@ -1,4 +1,4 @@
-"""Deployments with stand-ins for engines: about the reconciler's own logic, on a real database."""
+"""Stand-ins for engines and trainers: about the reconcilers' own logic, on a real database."""
 
 from __future__ import annotations
 
@@ -14,14 +14,18 @@ from controlplane.bootstrap import ensure_account
 from controlplane.config import Settings
 from controlplane.db import Database, now
 from controlplane.resources.tables import (
+    DatasetRow,
     DeployedModelRow,
     DeploymentRow,
+    FineTuningJobRow,
     ModelRow,
     ReplicaAdapterRow,
     ReplicaRow,
 )
+from tests.reconcile.trainers import SETTINGS, TrainerStandIn
 from workers.context import WorkerContext
 from workers.reconcile.deployments import reconcile_deployment
+from workers.reconcile.fine_tuning_jobs import reconcile_fine_tuning_job
 from workers.runtimes.base import (
     AdapterRefused,
     Endpoint,
@@ -248,3 +252,76 @@ def deploy(settings: Settings, engines: RuntimeStandIn):
 
     yield make
     database.close()
+
+
+@pytest.fixture
+def db(settings):
+    database = Database(settings.database_url, pool_size=2)
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def trainer():
+    return TrainerStandIn()
+
+
+@pytest.fixture
+def context(settings, db, object_store, trainer):
+    return WorkerContext(settings, db, object_store, trainer)
+
+
+@pytest.fixture
+def add_job(db):
+    """Adds a job that is due, over one base model and one dataset."""
+    with db.session() as session:
+        ensure_account(session, "hearth", "a@x.org")
+        files = {"f": {"size": 1, "sha256": "0" * 64}}
+        base = ModelRow(account_id="hearth", id="base", kind="HF_BASE_MODEL", state="READY", files=files)
+        data = DatasetRow(account_id="hearth", id="data", state="READY", files=files)
+        session.add_all([base, data])
+
+    def add(job_id="job", **values):
+        with db.session() as session:
+            row = FineTuningJobRow(
+                account_id="hearth",
+                id=job_id,
+                kind="conversation",
+                model_id=f"{job_id}-model",
+                base_model_uid=base.uid,
+                dataset_uid=data.uid,
+                settings=SETTINGS,
+                **{"state": "CREATING", "next_reconcile_at": func.now(), **values},
+            )
+            session.add(row)
+            session.flush()
+            return row.uid
+
+    return add
+
+
+@pytest.fixture
+def step(context, db):
+    """Reconciles a job once, now, and returns its row."""
+
+    def once(uid):
+        with db.session() as session:
+            session.execute(
+                update(FineTuningJobRow)
+                .where(FineTuningJobRow.uid == uid)
+                .values(next_reconcile_at=func.now())
+            )
+        reconcile_fine_tuning_job(context, uid)
+        with db.session() as session:
+            return session.get(FineTuningJobRow, uid)
+
+    return once
+
+
+@pytest.fixture
+def running(add_job, step):
+    """A job whose trainer is at work."""
+    uid = add_job()
+    step(uid)
+    step(uid)
+    return uid

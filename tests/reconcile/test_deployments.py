@@ -200,6 +200,39 @@ def test_a_deleted_deployment_is_forgotten_when_its_time_has_come(deploy):
         story.round()
 
 
+def test_an_undeleted_deployment_starts_as_many_engines_as_it_wanted(deploy, engines):
+    story = deploy(desired_replica_count=2)
+    story.come_up()
+    story.change(state="DELETING")
+    story.round(2)
+    engines.finish_stopping()
+    row = story.round()
+    assert (row.state, row.desired_replica_count) == ("DELETED", 2)
+    story.change(state="CREATING", delete_time=None, purge_time=None)  # what :undelete does
+    assert story.round().state == "CREATING"
+    assert story.states() == ["STARTING", "STARTING"]
+    assert story.come_up().state == "READY"
+
+
+def test_an_undelete_during_the_purge_keeps_the_deployment(deploy, monkeypatch):
+    story = deploy(desired_replica_count=0)
+    story.change(state="DELETING")
+    story.round()
+    assert story.row().state == "DELETED"
+    story.change(purge_time=now())
+    real = deployments.purge
+
+    def while_the_user_undeletes(*arguments):
+        story.change(state="CREATING", delete_time=None, purge_time=None, next_reconcile_at=func.now())
+        return real(*arguments)
+
+    monkeypatch.setattr(deployments, "purge", while_the_user_undeletes)
+    row = story.round()
+    assert row.state == "CREATING"
+    assert row.next_reconcile_at is not None
+    assert story.round().state == "READY"
+
+
 def test_a_silent_engine_is_replaced(deploy, engines):
     story = deploy()
     story.come_up()

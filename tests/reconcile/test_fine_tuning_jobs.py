@@ -2,152 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 
-from controlplane.bootstrap import ensure_account
-from controlplane.db import Database
-from controlplane.resources.tables import DatasetRow, FineTuningJobRow, GarbageRow, ModelRow
-from workers.context import WorkerContext
+from controlplane.resources.tables import FineTuningJobRow, GarbageRow, ModelRow
+from tests.reconcile.trainers import end_well, put_json, succeed
 from workers.reconcile import fine_tuning_jobs as jobs
-from workers.reconcile.fine_tuning_jobs import reconcile_fine_tuning_job
 from workers.reconcile.fine_tuning_plan import MAX_CRASHES, Step
 from workers.reconcile.visit import TRIES
-from workers.runtimes.base import NoCapacity, ProcessState, TrainerObservation
-
-SETTINGS = {
-    "base_model": "accounts/hearth/models/base",
-    "warm_start_from": "",
-    "dataset": "accounts/hearth/datasets/data",
-    "evaluation_dataset": "",
-    "epochs": 1.0,
-    "learning_rate": 1e-4,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0,
-    "batch_size": 16,
-    "micro_batch_size": 0,
-    "lora_rank": 8,
-    "lora_alpha": 16,
-    "lora_target_modules": [],
-    "cutoff_length": 512,
-    "evaluation": False,
-    "evaluation_split": 0.15,
-    "early_stop": False,
-    "templates": {},
-}
-
-
-class TrainerStandIn:
-    """Remembers what was started, and reports what a test has set."""
-
-    def __init__(self) -> None:
-        self.started: list[tuple[str, int, dict]] = []
-        self.seen: dict[int, TrainerObservation] = {}
-        self.full = False
-
-    def start_trainer(self, spec):
-        if self.full:
-            raise NoCapacity("no free GPU: 1 of 1 in use")
-        self.started.append((spec.job_uid, spec.attempt, dict(spec.document)))
-        self.seen[spec.attempt] = TrainerObservation(ProcessState.RUNNING)
-
-    def observe_trainer(self, job_uid, attempt):
-        return self.seen.get(attempt, TrainerObservation(ProcessState.ABSENT))
-
-    def stop_trainer(self, job_uid, attempt):
-        self.seen[attempt] = TrainerObservation(ProcessState.EXITED, exit_code=143, stopped=True)
-
-    def remove_trainer(self, job_uid, attempt):
-        self.seen.pop(attempt, None)
-        return True
-
-
-@pytest.fixture
-def db(settings):
-    database = Database(settings.database_url, pool_size=2)
-    yield database
-    database.close()
-
-
-@pytest.fixture
-def trainer():
-    return TrainerStandIn()
-
-
-@pytest.fixture
-def context(settings, db, object_store, trainer):
-    return WorkerContext(settings, db, object_store, trainer)
-
-
-@pytest.fixture
-def add_job(db):
-    """Adds a job that is due, over one base model and one dataset."""
-    with db.session() as session:
-        ensure_account(session, "hearth", "a@x.org")
-        files = {"f": {"size": 1, "sha256": "0" * 64}}
-        base = ModelRow(account_id="hearth", id="base", kind="HF_BASE_MODEL", state="READY", files=files)
-        data = DatasetRow(account_id="hearth", id="data", state="READY", files=files)
-        session.add_all([base, data])
-
-    def add(job_id="job", **values):
-        with db.session() as session:
-            row = FineTuningJobRow(
-                account_id="hearth",
-                id=job_id,
-                kind="conversation",
-                model_id=f"{job_id}-model",
-                base_model_uid=base.uid,
-                dataset_uid=data.uid,
-                settings=SETTINGS,
-                **{"state": "CREATING", "next_reconcile_at": func.now(), **values},
-            )
-            session.add(row)
-            session.flush()
-            return row.uid
-
-    return add
-
-
-@pytest.fixture
-def step(context, db):
-    """Reconciles a job once, now, and returns its row."""
-
-    def once(uid):
-        with db.session() as session:
-            session.execute(
-                update(FineTuningJobRow)
-                .where(FineTuningJobRow.uid == uid)
-                .values(next_reconcile_at=func.now())
-            )
-        reconcile_fine_tuning_job(context, uid)
-        with db.session() as session:
-            return session.get(FineTuningJobRow, uid)
-
-    return once
-
-
-@pytest.fixture
-def running(add_job, step):
-    """A job whose trainer is at work."""
-    uid = add_job()
-    step(uid)
-    step(uid)
-    return uid
-
-
-def put_json(store, row, name, value):
-    store.put_bytes(row.prefix + name, json.dumps(value).encode())
-
-
-def put_adapter(store, row):
-    content = b"weights"
-    store.put_bytes(row.prefix + "adapter/adapter_model.safetensors", content)
-    file = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    put_json(store, row, "adapter/manifest.json", {"files": {"adapter_model.safetensors": file}})
+from workers.runtimes.base import ProcessState, TrainerObservation
 
 
 def test_a_new_job_gets_a_place_and_then_a_trainer(add_job, step, trainer):
@@ -207,7 +72,7 @@ def test_a_trainer_that_keeps_dying_fails_the_job_with_its_last_words(running, s
             ProcessState.EXITED, signal=9, log_tail=f"step {attempt}\nallocating"
         )
         row = step(running)
-        if row.state == "RUNNING":
+        if row.state == "RE_QUEUEING":
             step(running)
     assert (row.state, row.reason) == ("FAILED", "TRAINER_CRASHED")
     assert "signal 9" in row.status_message
@@ -229,11 +94,6 @@ def test_a_failed_result_fails_the_job_with_its_own_code(running, step, trainer,
     assert "Traceback" in row.status_message
 
 
-def succeed(store, row):
-    put_adapter(store, row)
-    put_json(store, row, "result.json", {"outcome": "succeeded", "metrics": {"train_loss": 0.01}})
-
-
 def test_a_result_becomes_a_model_and_the_job_completes_when_it_is_ready(running, step, object_store, db):
     succeed(object_store, step(running))
     step(running)
@@ -246,13 +106,22 @@ def test_a_result_becomes_a_model_and_the_job_completes_when_it_is_ready(running
         )
         assert model.next_reconcile_at is not None
     assert object_store.get_bytes(model.prefix + "adapter_model.safetensors") == b"weights"
-    assert step(running).state == "RUNNING"
+    assert step(running).state == "WRITING_RESULTS"
     with db.session() as session:
         session.get(ModelRow, model.uid).state = "READY"
     row = step(running)
     assert row.state == "COMPLETED"
     assert row.status_message == "{'train_loss': 0.01}"
     assert row.next_reconcile_at is None
+
+
+@pytest.mark.parametrize("code", ["OUT_OF_LUCK", "", None, 8, ["INTERNAL"]])
+def test_a_code_that_is_none_is_the_platforms_fault(running, step, trainer, object_store, code):
+    result = {"outcome": "failed", "code": code, "message": "no"}
+    put_json(object_store, step(running), "result.json", result)
+    trainer.seen[1] = TrainerObservation(ProcessState.EXITED, exit_code=1)
+    job = step(running)
+    assert (job.state, job.status_code) == ("FAILED", "INTERNAL")
 
 
 def test_an_adapter_that_fails_its_check_fails_the_job_and_is_removed(running, step, object_store, db):
@@ -314,11 +183,6 @@ def delete_as_the_api_does(db, uid):
     with db.session() as session:
         row = session.get_one(FineTuningJobRow, uid)
         row.state, row.next_reconcile_at = "DELETING", func.now()
-
-
-def end_well(object_store, db, uid):
-    with db.session() as session:
-        succeed(object_store, session.get_one(FineTuningJobRow, uid))
 
 
 @pytest.mark.parametrize("trainer_state", [ProcessState.RUNNING, ProcessState.EXITED, ProcessState.LOST])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.runtimes.architectures import architectures
+from controlplane.checks.architectures import architectures
 from workers.runtimes.base import ModelFile, ModelSource, ReplicaSpec
 from workers.runtimes.engine_failure import ERROR_MARK, ended_by_signal, failure_reason
 from workers.runtimes.vllm import ENGINE_SPEC, EngineSpec, UnsupportedPrecision, engine_command

@@ -145,6 +145,7 @@ def test_early_stopping_keeps_the_best_adapter(
 
     evaluations = [line["eval_loss"] for line in jobs.metrics() if "eval_loss" in line]
     assert metrics["epoch"] < 20
+    assert report.stopped_early
     assert evaluations[-2:] > [min(evaluations)] * 2
     assert metrics["eval_loss"] == min(evaluations)
     assert any("was kept" in warning for warning in report.warnings)
@@ -219,3 +220,39 @@ def test_a_stop_before_training_leaves_nothing_half_done(jobs: Any, make_spec: M
         jobs.run(make_spec(conversations()))
 
     assert jobs.store.head(JOB_PREFIX + "result.json") is None
+
+
+def test_packed_rows_are_learned_as_if_each_stood_alone(jobs: Any, make_spec: MakeSpec) -> None:
+    longest = [{"role": "user", "content": "sky " * 9}, {"role": "assistant", "content": "white"}]
+    rows = [*conversations(24), {"messages": longest}]
+    one_step = {"epochs": 1, "batch_size": 32, "cutoff_length": 128, "evaluation": True}
+    jobs.run(make_spec(rows, **one_step))
+    alone = jobs.metrics()
+    packed = {"batch_tokens": 160, "micro_batch_size": 1}
+    _, report = jobs.run(make_spec(rows, **{**one_step, **packed}))
+
+    assert (report.steps, report.micro_batch_size) == (1, 1)
+    first, after = jobs.metrics()
+    assert first["tokens_seen"] == alone[0]["tokens_seen"]
+    for name in ("loss", "grad_norm", "mean_token_accuracy"):
+        assert first[name] == pytest.approx(alone[0][name], rel=2e-3), name
+    # The adapter that comes of it, measured on rows that it has not seen.
+    assert after["eval_loss"] == pytest.approx(alone[1]["eval_loss"], rel=2e-3)
+
+
+def test_a_pack_holds_so_many_tokens_and_a_step_so_many_packs(jobs: Any, make_spec: MakeSpec) -> None:
+    spec = make_spec(conversations(32), epochs=2, batch_size=2, batch_tokens=128, micro_batch_size=1)
+    _, report = jobs.run(spec)
+    packs = -(-report.tokens // 128)
+    assert report.steps_per_epoch >= packs // 2 > 1
+    assert report.steps == len(jobs.losses()) == 2 * report.steps_per_epoch
+    assert jobs.losses()[-1] < jobs.losses()[0]
+
+
+def test_weight_decay_pulls_weights_towards_nothing(jobs: Any, make_spec: MakeSpec) -> None:
+    def norm(decay: float) -> float:
+        jobs.run(make_spec(conversations(), weight_decay=decay, lr_scheduler_type="constant"))
+        weights = load(jobs.adapter("adapter_model.safetensors"))
+        return sum(float((value**2).sum()) for name, value in weights.items() if "lora_A" in name)
+
+    assert norm(1.0) < 0.9 * norm(0.0)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from controlplane.checks.problems import InvalidModel
 from controlplane.storage import ObjectStore
 from tests.validation.crafted import ADAPTER_CONFIG, CONFIG, Tensor, adapter_tensors, ones, safetensors
 from workers.validation.adapter_files import BaseModelFacts, validate_adapter
-from workers.validation.problems import InvalidModel
 
 Upload = Callable[[Mapping[str, bytes]], str]
 BASE = BaseModelFacts("accounts/test/models/base", "LlamaForCausalLM", CONFIG, supports_lora=True)

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
+from controlplane.checks.problems import InvalidModel
 from controlplane.storage import ObjectStore
 from tests.validation.crafted import CONFIG, base_tensors, ones, safetensors
 from workers.validation.model_files import validate_base_model
-from workers.validation.problems import InvalidModel
 
 Upload = Callable[[Mapping[str, bytes]], str]
 QUICKSTART = Path(__file__).parents[2] / "quickstart" / "model"

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controlplane.checks.problems import InvalidFile
 from controlplane.storage import ObjectInfo
-from workers.validation.problems import InvalidFile
 from workers.validation.safetensors_header import TensorInfo, read_safetensors_header
 
 

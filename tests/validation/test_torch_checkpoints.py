@@ -14,8 +14,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from controlplane.checks.problems import InvalidFile
 from controlplane.storage import ObjectInfo
-from workers.validation.problems import InvalidFile
 from workers.validation.torch_archive import read_torch_archive
 from workers.validation.torch_pickle import read_pickled_tensors
 

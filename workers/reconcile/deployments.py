@@ -18,11 +18,14 @@ from sqlalchemy.orm import Session
 
 from controlplane.config import Settings
 from controlplane.db import now
+from controlplane.prices import Prices
 from controlplane.resources.deployed_models.states import mark as mark_model
-from controlplane.resources.deployments.service import KEPT_AFTER_DELETE
+from controlplane.resources.deployments.deletion import KEPT_AFTER_DELETE
 from controlplane.resources.deployments.states import DELETED, FAILED, Replica, mark, mark_replica
+from controlplane.resources.quotas.service import accelerators_a_replica
 from controlplane.resources.tables import DeployedModelRow, DeploymentRow, ReplicaAdapterRow, ReplicaRow
 from workers.context import WorkerContext
+from workers.metering import answers, is_metering_due, meter_replica
 from workers.reconcile.deployed_models import (
     Outcome,
     drop_models,
@@ -111,6 +114,7 @@ def is_news(plan: Plan, rows: Rows) -> bool:
         or plan.load
         or (plan.failures, plan.retry_at) != counters
         or any(_is_change(step) for step in plan.steps)
+        or is_metering_due(rows.replicas, plan.steps, now())
     )
 
 
@@ -141,7 +145,10 @@ def record(context: WorkerContext, lease: Lease, rows: Rows, plan: Plan) -> None
             failure = plan.give_up
             mark(row, FAILED, code=failure.code, reason=failure.reason, message=failure.message)
         for step in plan.steps:
-            record_step(session.get_one(ReplicaRow, step.replica.uid), step, moment)
+            replica = session.get_one(ReplicaRow, step.replica.uid)
+            record_step(replica, step, moment)
+            prices = context.settings.prices or Prices()
+            meter_replica(session, prices, row, rows.base, replica, moment, healthy=answers(step))
         for move in plan.load:
             key = (move.replica, move.deployed_model)
             if session.get(ReplicaAdapterRow, key) is None:
@@ -172,6 +179,8 @@ def new_replica(row: DeploymentRow) -> ReplicaRow:
         state=Replica.PENDING,
         message="its engine is about to be started",
         served_name=row.uid.hex,
+        accelerator_type=row.accelerator_type,
+        accelerator_count=accelerators_a_replica(row),
     )
 
 
@@ -319,7 +328,6 @@ def finish_delete(session: Session, row: DeploymentRow, rows: Rows, moment: date
     mark(row, DELETED)
     row.delete_time = moment
     row.purge_time = row.purge_time or moment + KEPT_AFTER_DELETE
-    row.desired_replica_count = 0
     return max(row.purge_time - moment, AT_ONCE)
 
 

@@ -13,11 +13,26 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from controlplane.db import now
-from controlplane.resources.fine_tuning_jobs.states import ACTIVE, COMPLETED, FAILED, PENDING, RUNNING, mark
+from controlplane.prices import Prices
+from controlplane.resources.fine_tuning_jobs.states import (
+    BEFORE_THE_END,
+    CANCELLED,
+    COMPLETED,
+    EARLY_STOPPED,
+    FAILED,
+    PENDING,
+    PLACED,
+    RE_QUEUEING,
+    RUNNING,
+    WRITING_RESULTS,
+    mark,
+)
 from controlplane.resources.tables import FineTuningJobRow, GarbageRow, ModelRow
 from controlplane.resources.uploads import INVALID, READY
+from controlplane.rest.schema import STATUS_CODES
 from controlplane.storage import ObjectNotFound
 from workers.context import WorkerContext
+from workers.metering import meter_job
 from workers.reconcile.fine_tuning_plan import (
     JobView,
     OutputModel,
@@ -37,6 +52,8 @@ SOON = timedelta(0)
 POLL = timedelta(seconds=1)
 WAIT_FOR_PLACE = timedelta(seconds=2)
 SHOWN_LOG_LINES = 20
+PROGRESS = "progress.json"
+RESULT = "result.json"
 
 TRAINER_OF_PROCESS = {
     ProcessState.ABSENT: Trainer.ABSENT,
@@ -87,8 +104,8 @@ def run_pass(context: WorkerContext, lease: Lease) -> timedelta | None:
 
 
 def give_up_job(row: FineTuningJobRow, cause: str) -> bool:
-    """The end of a job that no worker can bring on. What is being deleted is tried on for ever."""
-    if row.state not in ACTIVE:
+    """The end of a job that no worker can bring on. Stopping and deleting are tried on for ever."""
+    if row.state not in BEFORE_THE_END:
         return False
     row.end_time = now()
     message = f"the job could not be brought on: {cause}"
@@ -109,10 +126,11 @@ def load(context: WorkerContext, uid: uuid.UUID) -> Loaded:
         row = session.get_one(FineTuningJobRow, uid)
         model = session.get(ModelRow, row.output_model_uid) if row.output_model_uid else None
     trainer = context.runtime.observe_trainer(str(row.uid), row.attempt)
-    if row.state != RUNNING:
+    # No trainer, no files of one.
+    if not row.attempt or row.state not in BEFORE_THE_END:
         return Loaded(row, trainer, {}, {}, model)
-    progress = read_json(context, row.prefix + "progress.json")
-    return Loaded(row, trainer, progress, read_json(context, row.prefix + "result.json"), model)
+    progress = read_json(context, row.prefix + PROGRESS)
+    return Loaded(row, trainer, progress, read_json(context, row.prefix + RESULT), model)
 
 
 def read_json(context: WorkerContext, key: str) -> dict[str, Any]:
@@ -136,7 +154,7 @@ def admit(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | N
         session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADMISSION_LOCK})
         row = guard(lease, session, loaded)
         running = session.scalar(
-            select(func.count()).select_from(FineTuningJobRow).where(FineTuningJobRow.state == RUNNING)
+            select(func.count()).select_from(FineTuningJobRow).where(FineTuningJobRow.state.in_(PLACED))
         )
         if row.state != PENDING:
             mark(row, PENDING)
@@ -158,7 +176,8 @@ def start(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | N
         context.runtime.start_trainer(TrainerSpec(str(loaded.row.uid), loaded.row.attempt, document))
     except NoCapacity as error:
         with context.db.session() as session:
-            mark(guard(lease, session, loaded), RUNNING, reason="NO_CAPACITY", message=str(error))
+            row = guard(lease, session, loaded)
+            mark(row, row.state, reason="NO_CAPACITY", message=str(error))
         return WAIT_FOR_PLACE
     return POLL
 
@@ -171,7 +190,7 @@ def restart(
         row = guard(lease, session, loaded)
         row.attempt += 1
         row.crashes += 1 if crashed else 0
-        mark(row, RUNNING, reason="RESTARTING", message=message)
+        mark(row, RE_QUEUEING, reason="RESTARTING", message=message)
     return SOON
 
 
@@ -184,10 +203,11 @@ def restart_crashed(context: WorkerContext, lease: Lease, loaded: Loaded) -> tim
 
 
 def follow(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
-    if loaded.progress and loaded.progress != loaded.row.progress:
+    news = loaded.progress and loaded.progress != loaded.row.progress
+    if news or loaded.row.state != RUNNING:
         with context.db.session() as session:
             row = guard(lease, session, loaded)
-            row.progress = loaded.progress
+            row.progress = loaded.progress or row.progress
             mark(row, RUNNING, reason=str(loaded.progress.get("phase", "")), message="")
     return POLL
 
@@ -195,17 +215,26 @@ def follow(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | 
 def register(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
     with context.db.session() as session:
         guard(lease, session, loaded)
-    register_model(context, lease, loaded.row)
+    register_model(context, lease, loaded.row, loaded.result)
     return SOON
 
 
 def await_model(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    if loaded.row.state != WRITING_RESULTS:  # resumed when the model was there already
+        with context.db.session() as session:
+            row = guard(lease, session, loaded)
+            row.result = loaded.result
+            mark(row, WRITING_RESULTS, reason=REGISTERED, message="its model is being checked")
     return POLL
 
 
 def complete(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    result = loaded.result or loaded.row.result
+    state = EARLY_STOPPED if result.get("report", {}).get("stopped_early") else COMPLETED
     with context.db.session() as session:
-        end(lease, session, loaded, COMPLETED, "OK", "", success_message(loaded.result))
+        end(lease, session, loaded, state, "OK", "", success_message(result))
+        job = session.get_one(FineTuningJobRow, lease.uid)
+        meter_job(session, context.settings.prices or Prices(), job, result)
     context.runtime.remove_trainer(str(loaded.row.uid), loaded.row.attempt)
     return None
 
@@ -214,7 +243,7 @@ def fail_with_result(context: WorkerContext, lease: Lease, loaded: Loaded) -> ti
     result = loaded.result
     message = "\n".join([str(result.get("message", "the trainer failed")), *last_words(log_lines(loaded))])
     with context.db.session() as session:
-        end(lease, session, loaded, FAILED, result.get("code", "INTERNAL"), result.get("reason", ""), message)
+        end(lease, session, loaded, FAILED, code_of(result), result.get("reason", ""), message)
     return None
 
 
@@ -249,15 +278,35 @@ def end(
     lease: Lease, session: Session, loaded: Loaded, state: str, code: str, reason: str, message: str
 ) -> None:
     row = guard(lease, session, loaded)
-    row.result = loaded.result
+    row.result = loaded.result or row.result
     row.progress = loaded.progress or row.progress
     row.end_time = now()
     mark(row, state, code=code, reason=reason, message=message)
 
 
+def clear_result(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    with context.db.session() as session:
+        guard(lease, session, loaded)
+    context.store.delete(loaded.row.prefix + RESULT)
+    return SOON
+
+
 def stop(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
     context.runtime.stop_trainer(str(loaded.row.uid), loaded.row.attempt)
     return POLL
+
+
+def cancel(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
+    """The end of a cancelled job. An attempt that is told to stop before it started does not start."""
+    if loaded.row.attempt:
+        context.runtime.stop_trainer(str(loaded.row.uid), loaded.row.attempt)
+    progress = read_json(context, loaded.row.prefix + PROGRESS)
+    with context.db.session() as session:
+        row = guard(lease, session, loaded)
+        row.end_time, row.progress = now(), progress or row.progress
+        message = "it was cancelled; resumed, it goes on from its last checkpoint"
+        mark(row, CANCELLED, code="CANCELLED", message=message)
+    return None
 
 
 def remove(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
@@ -276,6 +325,12 @@ def remove(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | 
 
 def nothing(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
     return None
+
+
+def code_of(result: dict[str, Any]) -> str:
+    """The code that a trainer gives for its failure; what is none stands for a fault of the platform's."""
+    code = result.get("code")
+    return code if code in STATUS_CODES else "INTERNAL"
 
 
 def crash_message_of(loaded: Loaded) -> str:
@@ -303,7 +358,9 @@ STEPS: dict[Step, Callable[[WorkerContext, Lease, Loaded], timedelta | None]] = 
     Step.FAIL_CRASHED: fail_crashed,
     Step.FAIL_MODEL: fail_model,
     Step.FAIL_MODEL_GONE: fail_model_gone,
+    Step.CLEAR_RESULT: clear_result,
     Step.STOP: stop,
+    Step.CANCEL: cancel,
     Step.REMOVE: remove,
     Step.NOTHING: nothing,
 }

@@ -6,7 +6,17 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from controlplane.resources.fine_tuning_jobs.states import CREATING, DELETING, FAILED, PENDING, RUNNING
+from controlplane.resources.fine_tuning_jobs.states import (
+    CANCELLED,
+    CANCELLING,
+    CREATING,
+    DELETING,
+    FAILED,
+    PENDING,
+    RE_QUEUEING,
+    RUNNING,
+    WRITING_RESULTS,
+)
 
 MAX_CRASHES = 2
 """Trainers may end without a result so often before the job fails; each time it goes on from a checkpoint."""
@@ -46,7 +56,10 @@ class Step(Enum):
     FAIL_CRASHED = auto()
     FAIL_MODEL = auto()
     FAIL_MODEL_GONE = auto()
+    CLEAR_RESULT = auto()
+    """A resumed job: what its trainer said last time counts no more."""
     STOP = auto()
+    CANCEL = auto()
     REMOVE = auto()
     NOTHING = auto()
 
@@ -65,22 +78,26 @@ class JobView:
 
 def plan_job(view: JobView) -> Step:
     """The next step. The result counts more than the process: it is written last of all."""
-    if view.state == DELETING:
-        return Step.STOP if view.trainer is Trainer.ALIVE else Step.REMOVE
+    if view.state in WITHOUT_TRAINER and view.trainer is Trainer.ALIVE:
+        return Step.STOP
     if view.state in (CREATING, PENDING):
-        return Step.ADMIT
-    if view.state != RUNNING:
-        # A job that was given up may have left its trainer at work.
-        return Step.STOP if view.state == FAILED and view.trainer is Trainer.ALIVE else Step.NOTHING
+        return Step.CLEAR_RESULT if view.outcome == "failed" else Step.ADMIT
+    if view.state == WRITING_RESULTS:
+        return STEP_OF_MODEL[view.model]
+    if view.state not in (RUNNING, RE_QUEUEING):
+        return STEP_OF_STATE.get(view.state, Step.NOTHING)
     if view.outcome == "failed":
         return Step.FAIL_WITH_RESULT
     if view.outcome == "succeeded":
-        return STEP_OF_MODEL[view.model]
+        return Step.REGISTER_MODEL if view.model is OutputModel.NONE else Step.AWAIT_MODEL
     if view.trainer is Trainer.ENDED:
         return Step.FAIL_CRASHED if view.crashes >= MAX_CRASHES else Step.RESTART_CRASHED
     return STEP_OF_TRAINER[view.trainer]
 
 
+# A job that was given up, or cancelled in the moment of a start, may have left its trainer at work.
+WITHOUT_TRAINER = frozenset({CREATING, PENDING, FAILED, CANCELLING, CANCELLED, DELETING})
+STEP_OF_STATE = {DELETING: Step.REMOVE, CANCELLING: Step.CANCEL}
 STEP_OF_MODEL = {
     OutputModel.NONE: Step.REGISTER_MODEL,
     OutputModel.CHECKING: Step.AWAIT_MODEL,

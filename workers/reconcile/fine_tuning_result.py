@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from controlplane.names import generate_id
-from controlplane.resources.fine_tuning_jobs.states import mark
+from controlplane.resources.fine_tuning_jobs.states import WRITING_RESULTS, mark
 from controlplane.resources.models.states import HF_PEFT_ADDON
 from controlplane.resources.tables import FineTuningJobRow, ModelRow
 from controlplane.resources.uploads import CHECKING, UPLOADING
@@ -19,11 +19,13 @@ from workers.reconcile.lease import Lease
 from workers.reconcile.visit import Superseded
 
 REGISTERED = "REGISTERED"
-"""A running job's `reason` once its model exists: a model that is gone then was deleted."""
+"""A job's `reason` once its model exists: a model that is gone then was deleted."""
 
 
-def register_model(context: WorkerContext, lease: Lease, job: FineTuningJobRow) -> None:
-    """Make the model row and have its files checked.
+def register_model(
+    context: WorkerContext, lease: Lease, job: FineTuningJobRow, result: dict[str, Any]
+) -> None:
+    """Make the model row, have its files checked, and keep the trainer's result.
 
     The model's uid is recorded before anything is copied: a worker that dies in between is followed by one
     that copies the same objects to the same place.
@@ -36,9 +38,10 @@ def register_model(context: WorkerContext, lease: Lease, job: FineTuningJobRow) 
     with context.db.session() as session:
         row = lease.guard(session)
         if row.state != job.state:
-            raise Superseded  # it is being deleted: that clears away what was copied
+            raise Superseded  # cancelled or deleted: resuming or deleting clears away what was copied
         session.add(adapter_row(session, row, model_uid, manifest["files"]))
-        mark(row, job.state, reason=REGISTERED, message="its model is being checked")
+        row.result = result
+        mark(row, WRITING_RESULTS, reason=REGISTERED, message="its model is being checked")
 
 
 def model_prefix(job: FineTuningJobRow, model_uid: uuid.UUID) -> str:

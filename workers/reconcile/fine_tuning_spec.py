@@ -27,6 +27,8 @@ PASSED_ON = (
     "early_stop",
 )
 
+PASSED_ON_IF_THERE = ("weight_decay", "batch_tokens")
+
 
 def job_spec(session: Session, row: FineTuningJobRow) -> dict[str, Any]:
     """The specification of `python -m workers.training` for this job."""
@@ -46,6 +48,8 @@ def job_spec(session: Session, row: FineTuningJobRow) -> dict[str, Any]:
         "seed": SEED,
         "wandb": None,
         **{name: row.settings[name] for name in PASSED_ON},
+        # Jobs made by earlier versions do not say.
+        **{name: row.settings[name] for name in PASSED_ON_IF_THERE if name in row.settings},
     }
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from pydantic.alias_generators import to_camel
 from sqlalchemy.orm import Session
 
+from controlplane.checks.wording import listed, shown
 from controlplane.resources.models.states import HF_BASE_MODEL
 from controlplane.resources.tables import ModelRow
 from controlplane.resources.uploads import READY
@@ -79,6 +81,7 @@ def accepted(facts: dict[str, Any]) -> Verdict:
 
 def record(session: Session, row: ModelRow, verdict: Verdict) -> None:
     """Write the check's findings. An addon has its base's context, and its template unless it brings one."""
+    said = row.facts
     for field, value in verdict.items():
         setattr(row, field, value)
     if row.state != READY:
@@ -86,8 +89,33 @@ def record(session: Session, row: ModelRow, verdict: Verdict) -> None:
     facts, base = verdict["facts"], base_of(session, row)
     longest = base.context_length if base else facts["context_length"]
     row.context_length = min(row.context_length or longest, longest)
-    row.supports_tools = row.supports_tools or bool(facts["supports_tools"])
-    row.conversation_config = own_conversation(facts) or (base.conversation_config if base else None)
+    own = own_conversation(facts)
+    row.conversation_config = own or (base.conversation_config if base else None)
+    row.supports_tools = base.supports_tools if base and not own else bool(facts["supports_tools"])
+    found = {**facts, "supports_tools": row.supports_tools}
+    found["use_hf_apply_chat_template"] = row.conversation_config is not None
+    row.facts = {**facts, "warnings": [*facts.get("warnings", []), *contradictions(said, found)]}
+
+
+def contradictions(said: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Where the files are not what their owner said when the model was created: the files count."""
+    found = {**found, "tunable": found.get("supports_lora")}
+    return [
+        f"{to_camel(name)} was given as {told(value)}, and by the files it is {told(found.get(name))}"
+        for name, value in sorted(said.items())
+        if as_set(value) != as_set(found.get(name))
+    ]
+
+
+def as_set(value: Any) -> Any:
+    """Lists of modules are the same in any order."""
+    return set(value) if isinstance(value, list) else value
+
+
+def told(value: Any) -> str:
+    if value is None:
+        return "not there"
+    return listed(value) if isinstance(value, list) else shown(value)
 
 
 def own_conversation(facts: dict[str, Any]) -> dict[str, Any] | None:

@@ -15,10 +15,18 @@ from controlplane.queue import (
     RECONCILE_MODEL,
     enqueue,
 )
-from controlplane.resources.tables import DatasetRow, DeploymentRow, FineTuningJobRow, GarbageRow, ModelRow
+from controlplane.resources.tables import (
+    AuditLogRow,
+    DatasetRow,
+    DeploymentRow,
+    FineTuningJobRow,
+    GarbageRow,
+    ModelRow,
+)
 from controlplane.resources.uploads import URL_LIFETIME_SECONDS
 from controlplane.storage import StorageError
 from workers.context import WorkerContext
+from workers.metering import watch_spend
 from workers.reconcile.deployments import stop_strays
 from workers.reconcile.lease import due_uids
 
@@ -32,6 +40,7 @@ SWEPT = (
 )
 ROWS_A_SWEEP = 500
 PREFIXES_A_SWEEP = 5
+AUDIT_LOGS_A_SWEEP = 1000
 RETRY_AFTER = timedelta(minutes=1)
 KEPT_WATCH = timedelta(seconds=URL_LIFETIME_SECONDS) + timedelta(minutes=10)
 """How long after a delete somebody may still write where the resource was."""
@@ -45,7 +54,9 @@ def run_sweep(context: WorkerContext) -> None:
         for uid in uids:
             enqueue(context.settings, task, uid)
     stop_strays(context)
+    watch_spend(context)
     collect_garbage(context)
+    forget_old_audit_logs(context)
 
 
 def collect_garbage(context: WorkerContext) -> None:
@@ -68,6 +79,14 @@ def collect_garbage(context: WorkerContext) -> None:
                 next_time = last_time if done else moment + RETRY_AFTER
                 later = update(GarbageRow).where(GarbageRow.uid == row.uid)
                 session.execute(later.values(due_time=next_time))
+
+
+def forget_old_audit_logs(context: WorkerContext) -> None:
+    """Delete what is older than it is kept, some at a time: the next sweep goes on."""
+    oldest = now() - timedelta(days=context.settings.audit_log_days)
+    old = select(AuditLogRow.uid).where(AuditLogRow.create_time < oldest).limit(AUDIT_LOGS_A_SWEEP)
+    with context.db.session() as session:
+        session.execute(delete(AuditLogRow).where(AuditLogRow.uid.in_(old)))
 
 
 def empty(context: WorkerContext, prefix: str) -> bool:

@@ -1,4 +1,4 @@
-"""The architectures that the engine serves, without importing the engine.
+"""Reads from the engine which architectures it serves, for checks that do not import it.
 
 python -m workers.runtimes.architectures     # rewrites vllm_architectures.json from vLLM's registry
 """
@@ -6,25 +6,9 @@ python -m workers.runtimes.architectures     # rewrites vllm_architectures.json 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
-FILE = Path(__file__).with_name("vllm_architectures.json")
-
-
-@dataclass(frozen=True)
-class Architecture:
-    name: str
-    supports_lora: bool
-
-
-@lru_cache(maxsize=1)
-def architectures() -> dict[str, Architecture]:
-    """Name in config.json's `architectures` → what the engine can do with it. Text generation only."""
-    listed = json.loads(FILE.read_text())["architectures"]
-    return {name: Architecture(name, bool(facts["supports_lora"])) for name, facts in listed.items()}
+from controlplane.checks.architectures import FILE
 
 
 def read_registry() -> dict[str, Any]:

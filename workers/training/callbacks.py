@@ -70,6 +70,9 @@ class ReportSteps(TrainerCallback):
         new_tokens = int(logs.get("num_tokens", 0))
         self._state.tokens_seen = self._tokens_before + new_tokens
         speed = new_tokens / max(1e-3, time.monotonic() - self._started)
+        line = {"step": step, "epoch": round(state.epoch or 0.0, 4), **values}
+        # First: whoever sees a loss in the progress finds the metrics too.
+        self._progress.add_metrics({**line, "tokens_seen": self._state.tokens_seen})
         self._progress.update(
             loss=values["loss"],
             learning_rate=values.get("learning_rate"),
@@ -77,8 +80,6 @@ class ReportSteps(TrainerCallback):
             tokens_seen=self._state.tokens_seen,
             tokens_per_second=round(speed, 1),
         )
-        line = {"step": step, "epoch": round(state.epoch or 0.0, 4), **values}
-        self._progress.add_metrics({**line, "tokens_seen": self._state.tokens_seen})
         self._log(step, state.max_steps, values["loss"])
 
     def _log(self, step: int, max_steps: int, loss: float) -> None:

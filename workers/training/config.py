@@ -66,8 +66,11 @@ class JobSpec(Strict):
     learning_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
     lr_scheduler_type: Scheduler = "cosine"
     warmup_steps: Annotated[int, Field(ge=0)] = 0
+    weight_decay: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.0
     batch_size: Annotated[int, Field(ge=1, le=4096)]
-    """Rows of one optimizer step, all micro batches together."""
+    """Rows of one optimizer step, all micro batches together; packs of rows where rows are packed."""
+    batch_tokens: Annotated[int, Field(ge=0)] = 0
+    """Rows are packed up to so many tokens, and each pack is a micro batch of its own. 0: they are not."""
     micro_batch_size: Annotated[int, Field(ge=0)] = 0
     """Rows that pass through the model at once; 0: chosen by the length of the rows."""
     lora_rank: Annotated[int, Field(ge=1, le=256)]
@@ -92,6 +95,8 @@ class JobSpec(Strict):
             raise ValueError("a text_completion job needs input_template and output_template")
         if self.kind == "conversation" and (self.input_template or self.output_template):
             raise ValueError("input_template and output_template belong to text_completion jobs")
+        if self.batch_tokens and (self.batch_tokens < self.cutoff_length or self.micro_batch_size != 1):
+            raise ValueError("batch_tokens must hold cutoff_length, and takes a micro_batch_size of 1")
         if "lm_head" in self.lora_target_modules:
             raise ValueError("lora_target_modules must not name lm_head: the output layer is not tuned")
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -33,6 +33,14 @@ SCHEMA = pa.schema(
         ("row", pa.int32()),
     ]
 )
+PACK_SCHEMA = pa.schema(
+    [
+        ("input_ids", pa.list_(pa.int32())),
+        ("labels", pa.list_(pa.int32())),
+        ("seq_lengths", pa.list_(pa.int32())),
+    ]
+)
+"""`seq_lengths`: of the examples in a pack. The trainer's collator reads it."""
 
 WARNINGS = {
     PROMPT_CHANGES: "in {count} rows the end of the prompt is tokenized otherwise when the answer follows; "
@@ -188,3 +196,31 @@ def open_examples(tokenized: Tokenized) -> Any:
     from datasets import Dataset  # Slow to import, and not needed to tokenize.
 
     return Dataset.from_file(str(tokenized.path))
+
+
+def pack_examples(examples: Any, tokens: int, target: Path) -> Any:
+    """The examples laid end to end, each pack of at most `tokens` tokens, written to `target`.
+
+    In the order of the dataset, so that the same examples always make the same packs. No example is longer
+    than a pack.
+    """
+    from datasets import Dataset
+
+    with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_stream(sink, PACK_SCHEMA) as writer:
+        packs = _packs(examples, tokens)
+        while batch := list(islice(packs, ROWS_AT_ONCE)):
+            writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=PACK_SCHEMA))
+    return Dataset.from_file(str(target))
+
+
+def _packs(examples: Iterable[dict[str, list[int]]], tokens: int) -> Iterator[dict[str, list[int]]]:
+    pack: dict[str, list[int]] = {name: [] for name in PACK_SCHEMA.names}
+    for example in examples:
+        length = len(example["input_ids"])
+        if pack["input_ids"] and len(pack["input_ids"]) + length > tokens:
+            yield pack
+            pack = {name: [] for name in PACK_SCHEMA.names}
+        pack["input_ids"] += example["input_ids"]
+        pack["labels"] += example["labels"]
+        pack["seq_lengths"].append(length)
+    yield pack

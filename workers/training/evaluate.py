@@ -45,7 +45,10 @@ def evaluate(
 
 
 def _summed_loss(trainer: Any, model: Any, rows: list[dict[str, Any]]) -> tuple[float, int]:
-    batch = {name: value.to(model.device) for name, value in trainer.data_collator(rows).items()}
+    batch = {
+        name: value.to(model.device) if isinstance(value, torch.Tensor) else value
+        for name, value in trainer.data_collator(rows).items()
+    }
     with torch.no_grad(), trainer.compute_loss_context_manager():
         # The trainer's fused output layer: log-probabilities of trained tokens only, without all the logits.
         outputs = model(**batch, use_cache=False, fused_lm_head=True)

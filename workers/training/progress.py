@@ -28,6 +28,8 @@ class Progress:
     phase: str = "STAGING"
     step: int = 0
     max_steps: int = 0
+    rows: int = 0
+    """Rows of one epoch."""
     epoch: float = 0.0
     loss: float | None = None
     learning_rate: float | None = None

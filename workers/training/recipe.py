@@ -20,7 +20,7 @@ from workers.training.adapter import load_weights, upload_adapter, write_adapter
 from workers.training.callbacks import EvaluateHeldOut, KeepCheckpoints, ReportSteps
 from workers.training.checkpoints import BEST_ADAPTER, METRICS_FILE, JobState, restore_newest
 from workers.training.config import JobSpec, Source
-from workers.training.dataset import Tokenized, open_examples, split_rows, tokenize
+from workers.training.dataset import Tokenized, open_examples, pack_examples, split_rows, tokenize
 from workers.training.encoding import Encoder
 from workers.training.errors import TrainingFailure
 from workers.training.evaluate import Evaluation
@@ -86,6 +86,10 @@ def fine_tune(job: Job) -> dict[str, Any]:
     inputs = stage_inputs(job)
     tokenizer = load_tokenizer(inputs.base, job.spec.base_model.name)
     examples = prepare_examples(job, inputs, tokenizer)
+    job.progress.update(rows=job.report.rows_trained)
+    if job.spec.batch_tokens:
+        packs = pack_examples(examples.train, job.spec.batch_tokens, job.work_dir / "packs.arrow")
+        examples = Examples(packs, examples.held_out)
     plan = plan_job(job, examples.train)
     restored = restore_checkpoint(job)
     trainer, held_out = build_trainer(job, inputs, tokenizer, examples, plan, restored)
@@ -272,7 +276,7 @@ def training_arguments(job: Job, plan: StepPlan, gradient_checkpointing: bool) -
         learning_rate=job.spec.learning_rate,
         lr_scheduler_type=job.spec.lr_scheduler_type,
         warmup_steps=job.spec.warmup_steps,
-        weight_decay=0.0,
+        weight_decay=job.spec.weight_decay,
         max_grad_norm=1.0,
         seed=job.spec.seed,
         data_seed=job.spec.seed,
@@ -282,6 +286,8 @@ def training_arguments(job: Job, plan: StepPlan, gradient_checkpointing: bool) -
         # The examples are tokenized and cut already, and are not to be touched again.
         max_length=None,
         packing=False,
+        # Packed rows lie end to end, and each sees only itself.
+        padding_free=bool(job.spec.batch_tokens),
         dataset_kwargs={"skip_prepare_dataset": True},
         # Checkpoints and evaluations are the callbacks'.
         save_strategy="no",
@@ -316,6 +322,7 @@ def evaluate_result(job: Job, trainer: Any, held_out: EvaluateHeldOut | None) ->
 
 def summarize(job: Job, trainer: Any, evaluation: Evaluation | None, seconds: float) -> dict[str, Any]:
     """The job's metrics, named as the original names them."""
+    job.report.stopped_early = trainer.state.global_step < job.report.steps
     losses = [line["loss"] for line in job.progress.metrics if "loss" in line]
     trained_steps = trainer.state.global_step - job.report.resumed_from_step
     metrics: dict[str, Any] = {

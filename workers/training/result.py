@@ -36,6 +36,8 @@ class Report:
     steps_per_epoch: int = 0
     micro_batch_size: int = 0
     resumed_from_step: int = 0
+    stopped_early: bool = False
+    """The evaluation got no better, and steps were left out."""
     warnings: list[str] = field(default_factory=list)
 
     def count(self, counts: Counts) -> None:

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from workers.validation.json_files import whole_number
-from workers.validation.problems import ProblemList
-from workers.validation.wording import listed, shown
+from controlplane.checks.model_config import whole_number
+from controlplane.checks.problems import ProblemList
+from controlplane.checks.wording import listed, shown
 
 ADAPTER_CONFIG = "adapter_config.json"
 MAX_RANK = 64

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from controlplane.checks.model_config import Sizes, read_sizes
+from controlplane.checks.problems import InvalidFile, InvalidModel, Problem, ProblemList
+from controlplane.checks.wording import shown
 from controlplane.storage import ObjectNotFound
 from workers.validation.adapter_config import ADAPTER_CONFIG, MAX_RANK, AdapterConfig, read_adapter_config
 from workers.validation.adapter_weights import check_adapter_tensors, check_adapter_values
 from workers.validation.chat_template import InvalidTemplate, TemplateFacts, check_chat_template
 from workers.validation.expected_weights import LLAMA_LIKE
 from workers.validation.json_files import read_json_object
-from workers.validation.model_config import Sizes, read_sizes
 from workers.validation.model_files import ModelStore, check_files, checksum_files
-from workers.validation.problems import InvalidFile, InvalidModel, Problem, ProblemList
 from workers.validation.safetensors_header import TensorInfo
 from workers.validation.weights import read_weight_file
-from workers.validation.wording import shown
 
 WEIGHT_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 FIREWORKS_FILE = "fireworks.json"

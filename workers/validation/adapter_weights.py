@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
+from controlplane.checks.model_config import Sizes
+from controlplane.checks.problems import FileSource, ProblemList
 from workers.validation.adapter_config import MODULES, AdapterConfig
 from workers.validation.expected_weights import FLOATS, linear_shapes
-from workers.validation.model_config import Sizes
-from workers.validation.problems import FileSource, ProblemList
 from workers.validation.safetensors_header import TensorInfo
 
 _TENSOR = re.compile(

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.validation.wording import shown
+from controlplane.checks.wording import shown
 
 MAX_TEMPLATE_CHARACTERS = 256 * 1024
 CHILD = Path(__file__).with_name("template_child.py")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workers.validation.model_config import ConfigFacts, Sizes
+from controlplane.checks.model_config import ConfigFacts, Sizes
 
 LLAMA_LIKE = frozenset(
     {

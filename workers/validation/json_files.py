@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from controlplane.checks.problems import FileSource, InvalidFile
 from workers.validation.jsonl import BYTE_ORDER_MARK, BadRow, parse_row
-from workers.validation.problems import FileSource, InvalidFile
 
 CONFIG_BYTES = 4 * 1024 * 1024
 VOCABULARY_BYTES = 64 * 1024 * 1024
@@ -27,8 +27,3 @@ def read_json_object(source: FileSource, key: str, limit: int = CONFIG_BYTES) ->
         return parse_row(data.removeprefix(BYTE_ORDER_MARK))
     except BadRow as error:
         raise InvalidFile(str(error)) from None
-
-
-def whole_number(value: Any) -> int | None:
-    """The value when it is an integer, not a boolean."""
-    return value if type(value) is int else None

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from workers.validation.wording import shown
+from controlplane.checks.wording import shown
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 MAX_DEPTH = 64

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
+from controlplane.checks.architectures import architectures
+from controlplane.checks.model_config import CONFIG_FILE, ConfigFacts, read_config
+from controlplane.checks.problems import FileSource, InvalidFile, InvalidModel, Problem, ProblemList
 from controlplane.storage import ObjectNotFound
-from workers.runtimes.architectures import architectures
+from workers.validation.generation_config import read_generation_config
 from workers.validation.json_files import read_json_object
-from workers.validation.model_config import CONFIG_FILE, ConfigFacts, read_config
-from workers.validation.problems import FileSource, InvalidFile, InvalidModel, Problem, ProblemList
 from workers.validation.tokenizer import TokenizerFacts, read_tokenizer
 from workers.validation.weights import Weight, check_weights, count_parameters, read_weights
 
@@ -64,6 +65,7 @@ class BaseModelReport:
     supports_lora: bool
     supports_tools: bool
     chat_template: str | None
+    default_sampling_params: dict[str, float]
     config: dict[str, Any]
     """The whole config.json: checks of adapters need its sizes."""
     files: dict[str, dict[str, Any]]
@@ -93,12 +95,13 @@ def validate_base_model(
             check_weights(weights, facts, complete, problems, warnings)
         vocabulary = facts.sizes.vocabulary if facts else None
         tokenizer = read_tokenizer(store, prefix, files, vocabulary, problems, warnings)
+        sampling = read_generation_config(store, prefix, files, problems)
         problems.raise_if_any()
         checksums = checksum_files(store, prefix, files)
     except ObjectNotFound as error:
         raise InvalidModel([Problem(error.key.removeprefix(prefix), "", "was not uploaded")]) from None
     assert facts is not None  # without facts there is a problem, and that was raised above
-    return _report(config, facts, weights, tokenizer, served, checksums, warnings)
+    return _report(config, facts, weights, tokenizer, sampling, served, checksums, warnings)
 
 
 def check_file_name(name: str) -> str:
@@ -170,6 +173,7 @@ def _report(
     facts: ConfigFacts,
     weights: dict[str, Weight],
     tokenizer: TokenizerFacts,
+    sampling: dict[str, float],
     served: dict[str, bool],
     checksums: dict[str, dict[str, Any]],
     warnings: list[str],
@@ -188,6 +192,7 @@ def _report(
         supports_lora=served[facts.architecture],
         supports_tools=tokenizer.template is not None and tokenizer.template.supports_tools,
         chat_template=tokenizer.chat_template,
+        default_sampling_params=sampling,
         config=config,
         files=checksums,
         warnings=[*warnings, *_mixed(dtypes)],

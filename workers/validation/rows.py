@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from controlplane.checks.wording import shown
 from workers.validation.jsonl import BadRow
-from workers.validation.wording import shown
 
 MAX_FIELDS = 256
 MAX_FIELD_NAME = 128

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from controlplane.checks.problems import FileSource, InvalidFile
+from controlplane.checks.wording import shown
 from workers.validation.jsonl import BadRow, parse_row
-from workers.validation.problems import FileSource, InvalidFile
-from workers.validation.wording import shown
 
 MAX_HEADER_BYTES = 16 * 1024 * 1024
 MAX_DIMENSIONS = 16

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from controlplane.checks.problems import FileSource, InvalidFile, ProblemList
+from controlplane.checks.wording import shown
 from workers.validation.chat_template import (
     InvalidTemplate,
     TemplateFacts,
@@ -14,8 +16,6 @@ from workers.validation.chat_template import (
     template_text,
 )
 from workers.validation.json_files import VOCABULARY_BYTES, read_json_object, read_small_file
-from workers.validation.problems import FileSource, InvalidFile, ProblemList
-from workers.validation.wording import shown
 
 TOKENIZER_CONFIG = "tokenizer_config.json"
 TEMPLATE_FILE = "chat_template.jinja"

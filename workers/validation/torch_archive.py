@@ -7,10 +7,10 @@ import struct
 import zipfile
 from math import prod
 
-from workers.validation.problems import FileSource, InvalidFile
+from controlplane.checks.problems import FileSource, InvalidFile
+from controlplane.checks.wording import shown
 from workers.validation.safetensors_header import DTYPE_BITS, TensorInfo
 from workers.validation.torch_pickle import PickledTensor, read_pickled_tensors
-from workers.validation.wording import shown
 
 MAX_PICKLE_BYTES = 8 * 1024 * 1024
 MAX_DIRECTORY_BYTES = 32 * 1024 * 1024

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from workers.validation.problems import InvalidFile
-from workers.validation.wording import shown
+from controlplane.checks.problems import InvalidFile
+from controlplane.checks.wording import shown
 
 STORAGES = {
     "torch BoolStorage": "BOOL",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from controlplane.checks.model_config import ConfigFacts
+from controlplane.checks.problems import FileSource, InvalidFile, ProblemList
+from controlplane.checks.wording import shown
 from workers.validation.expected_weights import FLOATS, expected_weights
 from workers.validation.json_files import VOCABULARY_BYTES, read_json_object
-from workers.validation.model_config import ConfigFacts
-from workers.validation.problems import FileSource, InvalidFile, ProblemList
 from workers.validation.safetensors_header import TensorInfo, read_safetensors_header
 from workers.validation.torch_archive import read_torch_archive
-from workers.validation.wording import shown
 
 INDEX_SUFFIX = ".index.json"
 _LAYER = re.compile(r"^model\.layers\.(\d{1,6})\.")

@@ -7,6 +7,7 @@ from sqlalchemy import select
 
 from controlplane.auth import Caller
 from controlplane.context import ContextDep, may
+from controlplane.resources.accounts.listing import LISTING
 from controlplane.resources.accounts.schemas import Account
 from controlplane.resources.accounts.tables import AccountRow
 from controlplane.rest.paging import PageRequest, fetch_page, page_request
@@ -28,7 +29,7 @@ async def list_accounts(
 ) -> Response:
     query = select(AccountRow).where(AccountRow.id == caller.account_id)
     async with ctx.db.session() as session:
-        found = await fetch_page(session, query, AccountRow.id, page, f"accounts of {caller.account_id}")
+        found = await fetch_page(session, query, LISTING, page)
     return reply_page("accounts", [Account.of(row) for row in found.rows], found, page.read_mask)
 
 

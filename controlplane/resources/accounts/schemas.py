@@ -1,20 +1,23 @@
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
+from controlplane.resources.accounts.states import ACCOUNT_TYPES, STATES, SUSPEND_STATES, UNSUSPENDED
 from controlplane.resources.accounts.tables import AccountRow
-from controlplane.rest.schema import ApiModel, Status, Timestamp, output_only
+from controlplane.rest.schema import ApiModel, OneOf, Status, Timestamp, output_only
 
 
 class Account(ApiModel):
+    """Made and changed by whoever runs the platform: there is no create, update or delete."""
+
     name: str = output_only("")
-    display_name: str = ""
+    display_name: str = output_only("")
     create_time: Timestamp | None = output_only()
-    account_type: str = output_only("ACCOUNT_TYPE_UNSPECIFIED")
-    email: str = ""
-    state: str = output_only("STATE_UNSPECIFIED")
+    account_type: Annotated[str, OneOf(*ACCOUNT_TYPES)] = output_only(ACCOUNT_TYPES[0])
+    email: str = output_only("")
+    state: Annotated[str, OneOf(*STATES)] = output_only(STATES[0])
     status: Status | None = output_only()
-    suspend_state: str = output_only("UNSUSPENDED")
+    suspend_state: Annotated[str, OneOf(*SUSPEND_STATES)] = output_only(UNSUSPENDED)
     update_time: Timestamp | None = output_only()
 
     @classmethod
@@ -27,5 +30,6 @@ class Account(ApiModel):
             email=row.email,
             state=row.state,
             status=Status.of(row),
+            suspend_state=row.suspend_state,
             update_time=row.update_time,
         )

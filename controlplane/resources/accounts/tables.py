@@ -6,6 +6,7 @@ from sqlalchemy import String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controlplane.db import Base, StateColumns, now
+from controlplane.resources.accounts.states import UNSUSPENDED
 
 
 class AccountRow(StateColumns, Base):
@@ -15,5 +16,6 @@ class AccountRow(StateColumns, Base):
     display_name: Mapped[str] = mapped_column(default="")
     email: Mapped[str] = mapped_column(default="")
     account_type: Mapped[str] = mapped_column(String(40), default="ENTERPRISE")
+    suspend_state: Mapped[str] = mapped_column(String(40), default=UNSUSPENDED, server_default=UNSUSPENDED)
     create_time: Mapped[datetime] = mapped_column(default=now)
     update_time: Mapped[datetime] = mapped_column(default=now, onupdate=now)

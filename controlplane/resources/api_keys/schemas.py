@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from controlplane.resources.api_keys.tables import ApiKeyRow
 from controlplane.resources.users.tables import UserRow
 from controlplane.rest.schema import ApiModel, Timestamp, output_only
+
+AnnotationKey = Annotated[str, StringConstraints(min_length=1, max_length=63)]
+AnnotationValue = Annotated[str, StringConstraints(max_length=1000)]
 
 
 class ApiKey(ApiModel):
@@ -18,7 +21,10 @@ class ApiKey(ApiModel):
     email: str = output_only("")
     prefix: str = output_only("")
     expire_time: Timestamp | None = None
-    last_used: Timestamp | None = output_only()
+    annotations: Annotated[dict[AnnotationKey, AnnotationValue], Field(max_length=64)] = Field(
+        default_factory=dict
+    )
+    last_used: Timestamp | None = output_only(description="Exact to the minute.")
 
     @classmethod
     def of(cls, row: ApiKeyRow, user: UserRow, key: str = "") -> Self:
@@ -30,6 +36,7 @@ class ApiKey(ApiModel):
             email=user.email,
             prefix=row.prefix,
             expire_time=row.expire_time,
+            annotations=row.annotations,
             last_used=row.last_used,
         )
 

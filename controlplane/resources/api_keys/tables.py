@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
@@ -21,6 +22,11 @@ class ApiKeyRow(Base):
     key_hash: Mapped[str] = mapped_column(String(64), unique=True)
     prefix: Mapped[str] = mapped_column(String(16))
     display_name: Mapped[str] = mapped_column(default="default")
+    annotations: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     create_time: Mapped[datetime] = mapped_column(default=now)
     expire_time: Mapped[datetime | None] = mapped_column(default=None)
     last_used: Mapped[datetime | None] = mapped_column(default=None)
+    session_uid: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("user_sessions.uid", ondelete="CASCADE"), index=True, default=None
+    )
+    """Of an access token: the sign-in that it belongs to. Such a row is in no list of keys."""

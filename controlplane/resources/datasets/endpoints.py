@@ -10,11 +10,14 @@ from controlplane.context import Context, ContextDep, may
 from controlplane.errors import ApiError, Code
 from controlplane.names import ResourceName, generate_id
 from controlplane.queue import RECONCILE_DATASET
-from controlplane.resources.datasets import service
+from controlplane.resources.datasets import service, sources
+from controlplane.resources.datasets.listing import LISTING, NOT_SHOWN
 from controlplane.resources.datasets.multipart import store_file_part
 from controlplane.resources.datasets.schemas import (
     CreateDatasetRequest,
     Dataset,
+    SplitDatasetRequest,
+    SplitDatasetResponse,
     UploadedFile,
     report_detail,
 )
@@ -28,12 +31,11 @@ from controlplane.resources.uploads import (
     discard,
     download_urls,
     refuse_if_invalid,
-    refuse_if_ready,
     register_files,
     upload_urls,
     wait_for_verdict,
 )
-from controlplane.rest.access import find
+from controlplane.rest.access import find, refuse_others_rows
 from controlplane.rest.paging import PageRequest, fetch_page, page_request
 from controlplane.rest.responses import WireResponse, reply, reply_page
 from controlplane.rest.router import collection_router, list_of
@@ -46,7 +48,11 @@ def name_of(account_id: str, dataset_id: str) -> ResourceName:
     return ResourceName(account_id, "datasets", dataset_id)
 
 
-@router.post("", response_model=Dataset, summary="Create a dataset; upload its file next")
+@router.post(
+    "",
+    response_model=Dataset,
+    summary="Create a dataset: to be uploaded next, or a copy of another one",
+)
 async def create_dataset(
     ctx: ContextDep,
     caller: Annotated[Caller, may("resources.create")],
@@ -55,6 +61,8 @@ async def create_dataset(
 ) -> Response:
     async with ctx.work(caller) as work:
         row = await service.create_dataset(work.session, caller, body)
+        if row.source:
+            work.hint(RECONCILE_DATASET, row.uid)
     return reply(Dataset.of(row))
 
 
@@ -65,9 +73,9 @@ async def list_datasets(
     account_id: str,
     page: Annotated[PageRequest, Depends(page_request)],
 ) -> Response:
-    query = select(DatasetRow).where(DatasetRow.account_id == account_id)
+    query = select(DatasetRow).where(DatasetRow.account_id == account_id).options(*NOT_SHOWN)
     async with ctx.db.session() as session:
-        found = await fetch_page(session, query, DatasetRow.id, page, f"datasets of {account_id}")
+        found = await fetch_page(session, query, LISTING, page)
     return reply_page("datasets", [Dataset.of(row) for row in found.rows], found, page.read_mask)
 
 
@@ -137,7 +145,8 @@ async def upload(
     name = name_of(account_id, dataset_id)
     async with ctx.db.session() as session:
         row = await find(session, DatasetRow, name)
-        refuse_if_ready(row)
+        refuse_others_rows(caller, row, name)
+        service.refuse_uploads(row)
     # Each upload writes an object of its own: a second one cannot change what the first one's check reads.
     stored_as = f"dataset-{generate_id()}.jsonl"
     prefix, limit = row.prefix, ctx.settings.dataset_upload_limit
@@ -170,6 +179,7 @@ async def get_upload_endpoint(
 ) -> Response:
     async with ctx.work(caller) as work:
         row = await find(work.session, DatasetRow, name_of(account_id, dataset_id), lock=True)
+        service.refuse_uploads(row)
         register_files(row, body)
     answer = GetUploadEndpointResponse(filename_to_signed_urls=upload_urls(ctx.store, row))
     return reply(answer, body.read_mask)
@@ -181,12 +191,17 @@ async def get_upload_endpoint(
     summary="Have the uploaded files checked; the dataset is READY once they are good",
 )
 async def validate_upload(
-    ctx: ContextDep, caller: Annotated[Caller, may("resources.change")], account_id: str, dataset_id: str
+    ctx: ContextDep,
+    caller: Annotated[Caller, may("resources.change")],
+    account_id: str,
+    dataset_id: str,
+    body: Annotated[Empty, Body(default_factory=Empty)],
 ) -> Response:
     async with ctx.work(caller) as work:
         row = await find(work.session, DatasetRow, name_of(account_id, dataset_id), lock=True)
-        ask_for_check(row)
-        work.hint(RECONCILE_DATASET, row.uid)
+        if not row.source:  # what is made from another dataset is checked without being asked for
+            ask_for_check(row)
+            work.hint(RECONCILE_DATASET, row.uid)
     await verdict(ctx, row)
     return reply(Empty())
 
@@ -202,14 +217,42 @@ async def get_download_endpoint(
     account_id: str,
     dataset_id: str,
     downloadLineage: Annotated[
-        bool, Query(description="Has no effect: datasets are not derived from others.")
+        bool,
+        Query(description="The files of what it was made from too, each name behind its dataset's id."),
     ] = False,
     readMask: str = "",
 ) -> Response:
     async with ctx.db.session() as session:
         row = await find(session, DatasetRow, name_of(account_id, dataset_id))
-    answer = GetDownloadEndpointResponse(filename_to_signed_urls=download_urls(ctx.store, row))
-    return reply(answer, readMask)
+        rows = await sources.lineage(session, row) if downloadLineage else []
+    urls = {} if rows else download_urls(ctx.store, row)
+    for made in rows:
+        urls |= {f"{made.id}/{name}": url for name, url in download_urls(ctx.store, made).items()}
+    return reply(GetDownloadEndpointResponse(filename_to_signed_urls=urls), readMask)
+
+
+@router.post(
+    "/{dataset_id:rid}:splitDataset",
+    response_model=SplitDatasetResponse,
+    summary="Make datasets of so many rows each; they become READY one after the other",
+)
+async def split_dataset(
+    ctx: ContextDep,
+    caller: Annotated[Caller, may("resources.create")],
+    account_id: str,
+    dataset_id: str,
+    body: Annotated[SplitDatasetRequest, Body()],
+) -> Response:
+    async with ctx.work(caller) as work:
+        source = await sources.ready_source(work.session, name_of(account_id, dataset_id))
+        parts = await sources.split(work.session, caller, source, body)
+        work.hint(RECONCILE_DATASET, source.uid)
+    answer = SplitDatasetResponse(
+        chunk_dataset_names=[part.name for part in parts],
+        chunks_created=len(parts),
+        total_examples=source.example_count,
+    )
+    return reply(answer)
 
 
 async def register_upload(
@@ -221,7 +264,7 @@ async def register_upload(
     """
     async with ctx.work(caller) as work:
         row = await find(work.session, DatasetRow, name, lock=True)
-        refuse_if_ready(row)
+        service.refuse_uploads(row)
         if row.prefix != prefix:
             raise ApiError(Code.ABORTED, f"{row.name} was deleted and created again during the upload")
         replaced = [prefix + earlier for earlier in row.files]

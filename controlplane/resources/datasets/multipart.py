@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 
 from fastapi import Request
 from python_multipart import MultipartParser
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError, MultipartParseError
 from python_multipart.multipart import parse_options_header
 
 from controlplane.errors import ApiError, Code, invalid
@@ -120,7 +120,10 @@ async def store_file_part(request: Request, store: ObjectStore, key: str, limit:
     429 while too many are under way. What was written of a refused or broken upload is deleted.
     """
     part = FilePart()
-    parser = MultipartParser(_boundary(request), part.callbacks())  # type: ignore[arg-type]
+    try:
+        parser = MultipartParser(_boundary(request), part.callbacks())  # type: ignore[arg-type]
+    except FormParserError as error:
+        raise invalid(f"the upload is not well-formed multipart/form-data: {error}") from None
     if not UPLOAD_PLACES.acquire(blocking=False):
         text = f"{UPLOADS_AT_ONCE} uploads are under way; try again in a moment"
         raise ApiError(Code.RESOURCE_EXHAUSTED, text, headers={"Retry-After": "2"})

@@ -5,16 +5,49 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field
 
 from controlplane.resources.datasets.tables import DatasetRow
-from controlplane.rest.schema import ApiModel, Empty, Int64, Status, Timestamp, output_only
+from controlplane.resources.uploads import STATES
+from controlplane.rest.schema import (
+    ApiModel,
+    Empty,
+    Int64,
+    OneOf,
+    Status,
+    Timestamp,
+    not_returned,
+    output_only,
+)
 
+FORMATS = ("FORMAT_UNSPECIFIED", "CHAT", "COMPLETION", "RL")
+TRANSFORMED = "transformed"
+SPLITTED = "splitted"
+NO_FILTER = "a dataset is copied as a whole; choose the rows first, and upload those"
 REPORT_TYPE = "type.googleapis.com/hearth.DatasetReport"
+
+
+class EvaluationResult(ApiModel):
+    evaluation_job_id: str = ""
+
+
+class Transformed(ApiModel):
+    """A copy of another dataset; create one with `sourceDatasetId`."""
+
+    unsupported: ClassVar[dict[str, str]] = {"filter": NO_FILTER}
+
+    source_dataset_id: str = ""
+    filter: str = ""
+    original_format: Annotated[str, OneOf(*FORMATS)] = output_only(FORMATS[0])
+
+
+class Splitted(ApiModel):
+    """A part of another dataset, made by `:splitDataset`."""
+
+    source_dataset_id: str = ""
 
 
 class Dataset(ApiModel):
     unsupported: ClassVar[dict[str, str]] = {
         "evaluation_result": "evaluation jobs are not available",
-        "transformed": "datasets cannot be derived from others yet",
-        "splitted": "datasets cannot be split yet",
+        "splitted": "parts of a dataset are made by its splitDataset",
         "eval_protocol": "evaluation protocols are not available",
         "external_url": "nothing is fetched from other places; upload the file",
         "source_job_name": "only the platform sets it",
@@ -23,23 +56,31 @@ class Dataset(ApiModel):
     name: str = output_only("")
     display_name: Annotated[str, Field(max_length=63)] = ""
     create_time: Timestamp | None = output_only()
-    state: str = output_only("STATE_UNSPECIFIED")
+    state: Annotated[str, OneOf(*STATES)] = output_only(STATES[0])
     status: Status | None = output_only()
     example_count: Annotated[
-        Int64, Field(ge=0, description="Counted when the upload is checked; what a client sends is replaced.")
+        Int64, Field(ge=0, description="The client's word until the files are checked; then it is counted.")
     ] = 0
     user_uploaded: Empty | None = None
-    evaluation_result: dict[str, Any] | None = None
-    transformed: dict[str, Any] | None = None
-    splitted: dict[str, Any] | None = None
-    eval_protocol: dict[str, Any] | None = None
+    evaluation_result: EvaluationResult | None = None
+    transformed: Transformed | None = None
+    splitted: Splitted | None = None
+    eval_protocol: Empty | None = None
     external_url: str = ""
-    format: str = "FORMAT_UNSPECIFIED"
+    format: Annotated[
+        str,
+        OneOf(*FORMATS),
+        Field(description="Found out when the files are checked, unless it is given. RL is not supported."),
+    ] = FORMATS[0]
     created_by: str = output_only("")
     update_time: Timestamp | None = output_only()
     source_job_name: str = ""
     estimated_token_count: Int64 = output_only(0)
     average_turn_count: float = output_only(0.0)
+
+    access_policy: Any = not_returned()
+    fireworks_traced: Any = not_returned()
+    draft_model_states: Any = not_returned()
 
     @classmethod
     def of(cls, row: DatasetRow) -> Self:
@@ -50,7 +91,7 @@ class Dataset(ApiModel):
             state=row.state,
             status=Status.of(row),
             example_count=row.example_count,
-            user_uploaded=Empty(),
+            **_origin(row),
             format=row.format,
             created_by=row.created_by,
             update_time=row.update_time,
@@ -59,27 +100,52 @@ class Dataset(ApiModel):
         )
 
 
+ORIGINS = ("user_uploaded", "evaluation_result", "transformed", "splitted", "eval_protocol")
+"""Where a dataset's rows come from: one of these."""
+OF_OLDER_CLIENTS = ("access_policy", "fireworks_traced", "draft_model_states")
+
+
+def _origin(row: DatasetRow) -> dict[str, Any]:
+    source = row.source
+    if not source:
+        return {"user_uploaded": Empty()}
+    if source["kind"] == TRANSFORMED:
+        made = Transformed(source_dataset_id=source["name"], original_format=source["format"])
+        return {TRANSFORMED: made}
+    return {SPLITTED: Splitted(source_dataset_id=source["name"])}
+
+
 class CreateDatasetRequest(ApiModel):
-    unsupported: ClassVar[dict[str, str]] = {
-        "source_dataset_id": "datasets cannot be derived from others yet",
-        "filter": "datasets cannot be derived from others yet",
-    }
+    unsupported: ClassVar[dict[str, str]] = {"filter": NO_FILTER}
 
     dataset_id: str
     dataset: Dataset = Field(default_factory=Dataset)
-    source_dataset_id: str = ""
+    source_dataset_id: Annotated[
+        str, Field(description="A READY dataset of the account, which the new one is a copy of.")
+    ] = ""
     filter: str = ""
 
 
+class SplitDatasetRequest(ApiModel):
+    chunk_size: Annotated[int, Field(ge=200, description="The rows of each part; the last may have fewer.")]
+    parent: Annotated[str, Field(description="The account's name; may be left out.")] = ""
+
+
+class SplitDatasetResponse(ApiModel):
+    chunk_dataset_names: list[str]
+    chunks_created: int
+    total_examples: int
+
+
 class UploadedFile(ApiModel):
-    """What `:upload` answers: the shape of OpenAI's file object."""
+    """What `:upload` answers: the shape and the spelling of OpenAI's file object."""
 
     id: str
     object: str = "file"
     purpose: str = "dataset"
     filename: str
     bytes: int
-    created_at: int
+    created_at: Annotated[int, Field(alias="created_at")]
 
 
 def report_detail(row: DatasetRow) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from controlplane.errors import invalid
 from controlplane.names import ResourceName
 from controlplane.queue import RECONCILE_DEPLOYMENT
 from controlplane.resources.deployed_models import service
+from controlplane.resources.deployed_models.listing import LISTING
 from controlplane.resources.deployed_models.schemas import DeployedModel
 from controlplane.resources.tables import DeployedModelRow
 from controlplane.rest.access import find
@@ -50,8 +51,7 @@ async def list_deployed_models(
 ) -> Response:
     query = select(DeployedModelRow).where(DeployedModelRow.account_id == account_id)
     async with ctx.db.session() as session:
-        scope = f"deployed models of {account_id}"
-        found = await fetch_page(session, query, DeployedModelRow.id, page, scope)
+        found = await fetch_page(session, query, LISTING, page)
         messages = await service.messages(session, found.rows)
     return reply_page("deployedModels", list(messages), found, page.read_mask)
 

@@ -4,8 +4,9 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
+from controlplane.resources.deployed_models.states import STATES
 from controlplane.resources.tables import DeployedModelRow
-from controlplane.rest.schema import ApiModel, Status, Timestamp, not_returned, output_only
+from controlplane.rest.schema import ApiModel, OneOf, Status, Timestamp, not_returned, output_only
 
 
 class DeployedModel(ApiModel):
@@ -23,7 +24,7 @@ class DeployedModel(ApiModel):
         default=False,
         description="Requests that name the model and no deployment go here. The first one of a model is it.",
     )
-    state: str = output_only("STATE_UNSPECIFIED")
+    state: Annotated[str, OneOf(*STATES)] = output_only(STATES[0])
     serverless: bool = False
     status: Status | None = output_only()
     public: bool = False

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import func, or_, select
@@ -11,6 +12,7 @@ from controlplane.auth import Caller
 from controlplane.config import Settings
 from controlplane.errors import ApiError, Code, failed_precondition, invalid, not_found
 from controlplane.names import ResourceName, generate_id, parse_name
+from controlplane.permissions import PERMISSIONS
 from controlplane.resources.deployed_models.schemas import (
     DeployedModel,
     deployed_model_message,
@@ -20,8 +22,10 @@ from controlplane.resources.deployments.states import DELETED, DELETING
 from controlplane.resources.models.schemas import DeployedModelRef
 from controlplane.resources.models.service import find_readable
 from controlplane.resources.models.states import HF_BASE_MODEL
+from controlplane.resources.quotas.service import claim_addon
 from controlplane.resources.tables import DeployedModelRow, DeploymentRow, ModelRow
-from controlplane.rest.access import find, insert
+from controlplane.rest.access import CALLER, find, insert, refuse_others_rows
+from controlplane.rest.etags import refuse_other_version
 from controlplane.rest.masks import changes
 
 READY = "READY"
@@ -38,7 +42,7 @@ async def create_deployed_model(
     if not given.get("model"):
         raise invalid("model is required", "model")
     name = parse_name(given["model"], "models", caller.account_id, "model")
-    model = await lock_model(session, await find_readable(session, caller, name))
+    model = await lock_model(session, await find_readable(session, caller, name, keep=True))
     base = await session.get_one(ModelRow, deployment.base_model_uid)
     check_fits(model, deployment, base, settings.max_lora_rank)
     row = await add_deployed_model(session, deployment, model, caller, given)
@@ -101,6 +105,8 @@ async def add_deployed_model(
 ) -> DeployedModelRow:
     """A new deployed model of a model that is locked; the first one of a model is its default."""
     await refuse_twice(session, deployment, model)
+    if model.uid != deployment.base_model_uid:
+        await claim_addon(session, deployment.account_id)
     current = await default_of(session, deployment.account_id, model.uid)
     row = DeployedModelRow(
         account_id=deployment.account_id,
@@ -148,12 +154,21 @@ async def default_of(session: AsyncSession, account_id: str, model_uid: uuid.UUI
 async def make_default(
     session: AsyncSession, row: DeployedModelRow, current: DeployedModelRow | None
 ) -> None:
-    """Let bare model names route here. The caller holds the model's lock."""
+    """Let bare model names route here. The caller holds the model's lock.
+
+    403 when that changes somebody else's deployed model, for a role that may not.
+    """
     if current is not None and current is not row:
+        refuse_others_rows(changing(session.info.get(CALLER)), current, current.name)
         current.default = False
         await session.flush()  # first: an account has one default of a model at any moment
     row.default = True
     await session.flush()
+
+
+def changing(caller: Caller | None) -> Caller | None:
+    """The caller who changes what is there, also while creating something."""
+    return replace(caller, grant=PERMISSIONS["resources.change"].grant(caller.role)) if caller else None
 
 
 async def find_locked(session: AsyncSession, name: ResourceName) -> DeployedModelRow:
@@ -199,6 +214,7 @@ async def change_default(session: AsyncSession, row: DeployedModelRow, wanted: b
 async def delete_deployed_model(session: AsyncSession, name: ResourceName) -> DeployedModelRow:
     """Have a model unloaded. The row goes once no replica serves it any more."""
     row = await find_locked(session, name)
+    refuse_other_version(session, (await messages(session, [row]))[0])
     if row.default:
         await refuse_leaving_no_default(session, row)
     mark(row, UNDEPLOYING, message="it is being unloaded")

@@ -15,6 +15,7 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     UPDATING: frozenset({DEPLOYED, UNDEPLOYING}),
     UNDEPLOYING: frozenset(),
 }
+STATES = ("STATE_UNSPECIFIED", *TRANSITIONS)
 
 
 def mark(row: Any, state: str, *, code: str = "OK", reason: str = "", message: str = "") -> None:

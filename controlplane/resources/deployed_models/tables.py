@@ -24,6 +24,8 @@ class DeployedModelRow(ResourceColumns, StateColumns, Base):
             postgresql_where=text('"default"'),
         ),
         ForeignKeyConstraint(["account_id"], ["accounts.id"]),
+        Index("ix_deployed_models_account_id_create_time", "account_id", "create_time", "uid"),
+        Index("ix_deployed_models_account_id_state", "account_id", "state", "id"),
     )
 
     description: Mapped[str] = mapped_column(default="")

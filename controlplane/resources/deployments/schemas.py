@@ -4,10 +4,17 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, StringConstraints
 
-from controlplane.resources.deployments.states import Replica
+from controlplane.resources.deployments.enums import (
+    AcceleratorType,
+    BucketType,
+    DirectRouteType,
+    MultiRegion,
+    Precision,
+)
+from controlplane.resources.deployments.states import DELETED, STATES, Replica
 from controlplane.resources.models.tables import ModelRow
 from controlplane.resources.tables import DeploymentRow
-from controlplane.rest.schema import ApiModel, Status, Timestamp, not_returned, output_only
+from controlplane.rest.schema import ApiModel, Duration, OneOf, Status, Timestamp, not_returned, output_only
 
 MAX_REPLICAS = 1000
 
@@ -16,24 +23,13 @@ NO_DIRECT_ROUTE = "every request goes through the gateway"
 NO_HOT_LOAD = "hot loading is not available"
 NO_VERSIONS = "models have no versions"
 
-PRECISIONS = (
-    "PRECISION_UNSPECIFIED",
-    "FP16",
-    "FP8",
-    "FP8_MM",
-    "FP8_AR",
-    "FP8_MM_KV_ATTN",
-    "FP8_KV",
-    "FP8_MM_V2",
-    "FP8_V2",
-    "FP8_MM_KV_ATTN_V2",
-    "NF4",
-    "FP4",
-    "BF16",
-    "FP4_BLOCKSCALED_MM",
-    "FP4_MX_MOE",
-)
-SERVED_PRECISIONS = ("PRECISION_UNSPECIFIED", "FP16", "BF16")
+# What neither deployments nor their shapes can have.
+UNSUPPORTED_ENGINE_FIELDS = {
+    "draft_model": NO_DRAFT,
+    "draft_token_count": NO_DRAFT,
+    "ngram_speculation_length": NO_DRAFT,
+    "enable_session_affinity": "requests are not routed by user yet",
+}
 
 AnnotationKey = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 AnnotationValue = Annotated[str, StringConstraints(max_length=1000)]
@@ -46,6 +42,10 @@ class ReplicaStats(ApiModel):
     downloading_model_replica_count: int = 0
     initializing_replica_count: int = 0
     ready_replica_count: int = 0
+    revocable_replica_count: int = Field(default=0, description="Always 0: there is no revocable capacity.")
+    partial_replica_count: float = Field(
+        default=0, description="Always 0: an engine serves as a whole or not at all."
+    )
 
     @property
     def total(self) -> int:
@@ -57,20 +57,43 @@ class ReplicaStats(ApiModel):
         )
 
 
+class ScalingSchedule(ApiModel):
+    min_replica_count: int
+    schedule: str
+    duration: Duration
+    timezone: str
+    description: str = ""
+    disabled: bool = False
+
+
+class AutoscalingPolicy(ApiModel):
+    scale_up_window: Duration | None = None
+    scale_down_window: Duration | None = None
+    scale_to_zero_window: Duration | None = None
+    load_targets: dict[str, float] = Field(default_factory=dict)
+    scaling_schedules: dict[str, ScalingSchedule] = Field(default_factory=dict)
+
+
+class Placement(ApiModel):
+    region: str = "REGION_UNSPECIFIED"
+    multi_region: MultiRegion = "MULTI_REGION_UNSPECIFIED"
+    regions: list[str] = Field(default_factory=list)
+
+
+class AutoTune(ApiModel):
+    long_prompt: bool = False
+
+
 class Deployment(ApiModel):
     unsupported: ClassVar[dict[str, str]] = {
         "expire_time": "deployments do not expire",
         "max_with_revocable_replica_count": "there is no revocable capacity",
         "autoscaling_policy": "automatic scaling is not available yet; scale with :scale or minReplicaCount",
-        "draft_model": NO_DRAFT,
-        "draft_token_count": NO_DRAFT,
-        "ngram_speculation_length": NO_DRAFT,
+        **UNSUPPORTED_ENGINE_FIELDS,
         "enable_mtp": NO_DRAFT,
-        "enable_session_affinity": "requests are not routed by user yet",
         "direct_route_api_keys": NO_DIRECT_ROUTE,
         "direct_route_type": NO_DIRECT_ROUTE,
         "deployment_template": "deployment templates are not available; set the fields themselves",
-        "deployment_shape": "deployment shapes are not available; set the fields themselves",
         "auto_tune": "performance profiles are not available",
         "placement": "replicas run on this platform's own machines; there are no regions to choose from",
         "enable_hot_load": NO_HOT_LOAD,
@@ -95,9 +118,12 @@ class Deployment(ApiModel):
     expire_time: Timestamp | None = None
     delete_time: Timestamp | None = output_only()
     purge_time: Timestamp | None = output_only()
-    state: str = output_only("STATE_UNSPECIFIED")
+    state: Annotated[str, OneOf(*STATES)] = output_only(STATES[0])
     status: Status | None = output_only()
-    base_model: str = Field(default="", description="A READY base model: its full name, or an own id.")
+    base_model: str = Field(
+        default="",
+        description="A READY base model: its full name, or an own id. The shape's when unset.",
+    )
     min_replica_count: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] = 0
     max_replica_count: Annotated[int, Field(ge=0, le=MAX_REPLICAS)] | None = Field(
         default=None, description="max(minReplicaCount, 1) when unset; 0 keeps the deployment scaled to zero."
@@ -109,13 +135,13 @@ class Deployment(ApiModel):
     )
     replica_count: int = output_only(0)
     replica_stats: ReplicaStats | None = output_only()
-    autoscaling_policy: dict[str, Any] | None = None
+    autoscaling_policy: AutoscalingPolicy | None = None
     accelerator_count: Annotated[int, Field(ge=0, le=1024)] = 0
-    accelerator_type: str = "ACCELERATOR_TYPE_UNSPECIFIED"
-    precision: str = "PRECISION_UNSPECIFIED"
+    accelerator_type: AcceleratorType = "ACCELERATOR_TYPE_UNSPECIFIED"
+    precision: Precision = "PRECISION_UNSPECIFIED"
     cluster: str = output_only("")
     region: str = output_only("REGION_UNSPECIFIED")
-    placement: dict[str, Any] | None = None
+    placement: Placement | None = None
     max_context_length: Annotated[int, Field(ge=0, le=100_000_000)] = 0
     enable_addons: bool = False
     num_peft_device_cached: int = output_only(0)
@@ -126,23 +152,27 @@ class Deployment(ApiModel):
     enable_mtp: bool = False
     enable_session_affinity: bool = False
     direct_route_api_keys: list[str] = Field(default_factory=list)
-    direct_route_type: str = "DIRECT_ROUTE_TYPE_UNSPECIFIED"
+    direct_route_type: DirectRouteType = "DIRECT_ROUTE_TYPE_UNSPECIFIED"
     direct_route_handle: str = output_only("")
     deployment_template: str = ""
-    deployment_shape: str = ""
-    auto_tune: dict[str, Any] | None = None
+    deployment_shape: str = Field(
+        default="",
+        description="A deployment shape or a version of one, by its name; or `default`, and the platform "
+        "chooses. Fields that are left unset are the shape's; the answer names the version.",
+    )
+    auto_tune: AutoTune | None = None
     disable_deployment_size_validation: bool = Field(
         default=False, description="Has no effect: the size of a deployment is not validated."
     )
     enable_hot_load: bool = False
-    hot_load_bucket_type: str = "BUCKET_TYPE_UNSPECIFIED"
+    hot_load_bucket_type: BucketType = "BUCKET_TYPE_UNSPECIFIED"
     hot_load_bucket_url: str = ""
     hot_load_trainer_job: str = ""
     active_model_version: str = ""
     target_model_version: str = ""
     pricing_plan_id: str = ""
 
-    hot_load_transition_type: Any = Field(default=None, exclude=True)
+    hot_load_transition_type: str = Field(default="", exclude=True)
     created_by: Any = not_returned()
     world_size: Any = not_returned()
     generator_count: Any = not_returned()
@@ -164,6 +194,19 @@ class Deployment(ApiModel):
 
 class ScaleDeploymentRequest(ApiModel):
     replica_count: Annotated[int, Field(ge=0, le=MAX_REPLICAS)]
+
+
+class DeploymentMetrics(ApiModel):
+    metrics: dict[str, float] = Field(
+        default_factory=dict,
+        description="By name, over the time range. REPLICA_COUNT is that of now; LATENCY is the mean time to "
+        "a whole answer, in seconds. What the platform does not measure, or cannot tell without requests, "
+        "is not there.",
+    )
+
+
+class TerminationMessage(ApiModel):
+    message: str = Field(default="", description="Empty when no replica that is still known has failed.")
 
 
 def replica_stats(counts: dict[str, int]) -> ReplicaStats:
@@ -193,7 +236,8 @@ def deployment_message(row: DeploymentRow, base: ModelRow, counts: dict[str, int
         base_model=base.name,
         min_replica_count=row.min_replica_count,
         max_replica_count=row.max_replica_count,
-        desired_replica_count=row.desired_replica_count,
+        # A deleted one wants none, and keeps how many it wanted for when it is undeleted.
+        desired_replica_count=0 if row.state == DELETED else row.desired_replica_count,
         replica_count=stats.total,
         replica_stats=stats,
         accelerator_count=row.accelerator_count,
@@ -201,4 +245,6 @@ def deployment_message(row: DeploymentRow, base: ModelRow, counts: dict[str, int
         precision=row.precision,
         max_context_length=row.max_context_length,
         enable_addons=row.enable_addons,
+        disable_deployment_size_validation=row.disable_deployment_size_validation,
+        deployment_shape=row.deployment_shape,
     )

@@ -2,67 +2,83 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.auth import Caller
-from controlplane.db import now
-from controlplane.errors import failed_precondition, invalid, not_found
+from controlplane.errors import ApiError, Code, failed_precondition, invalid, not_found
 from controlplane.names import ResourceName, check_id, generate_id, parse_name
 from controlplane.resources.deployed_models import states as deployed
 from controlplane.resources.deployed_models.service import add_deployed_model, lock_model
-from controlplane.resources.deployments.accelerators import check_accelerators, local_devices
-from controlplane.resources.deployments.schemas import (
-    PRECISIONS,
-    SERVED_PRECISIONS,
-    Deployment,
-    deployment_message,
+from controlplane.resources.deployment_shapes.choice import (
+    DEFAULT,
+    ShapeRules,
+    choose_version,
+    filled,
+    named_version,
+    refuse_leaving_shape,
+    settings_of,
+    stated,
 )
+from controlplane.resources.deployments.engine import (
+    LEFT_OPEN,
+    OF_THE_ENGINE,
+    EngineSettings,
+    check_engine,
+)
+from controlplane.resources.deployments.schemas import Deployment, deployment_message
 from controlplane.resources.deployments.states import (
     CREATING,
     DELETED,
     DELETING,
     FAILED,
-    LEAVING,
     READY,
     UPDATING,
     mark,
 )
 from controlplane.resources.models.service import find_readable
 from controlplane.resources.models.states import HF_BASE_MODEL
+from controlplane.resources.quotas.service import Held, allow_growth
+from controlplane.resources.quotas.spend import refuse_overspent
 from controlplane.resources.tables import DeployedModelRow, DeploymentRow, ModelRow, ReplicaRow
-from controlplane.rest.access import find, insert
+from controlplane.rest.access import find, insert, refuse_others_rows
 from controlplane.rest.masks import changes
 
-KEPT_AFTER_DELETE = timedelta(days=7)
 SHOWN_NAMES = 3
+WAITING = "waiting for a worker to start it"
 
-DESCRIBING = ("display_name", "description", "annotations")
-# A running engine cannot take these: its replicas are replaced, one after the other.
-OF_THE_ENGINE = ("enable_addons", "accelerator_type", "accelerator_count", "precision", "max_context_length")
+DESCRIBING = ("display_name", "description", "annotations", "disable_deployment_size_validation")
+"""What changes nothing of a running deployment. The settings of `OF_THE_ENGINE` replace its replicas."""
 LIMITS = {"min_replica_count", "max_replica_count"}
 
 
 async def create_deployment(
-    session: AsyncSession, caller: Caller, deployment_id: str, body: Deployment, *, deploy_base: bool
+    session: AsyncSession,
+    caller: Caller,
+    deployment_id: str,
+    body: Deployment,
+    rules: ShapeRules,
+    *,
+    deploy_base: bool,
 ) -> tuple[DeploymentRow, ModelRow]:
     """A new deployment and its base model, which is deployed on it too unless `deploy_base` says no."""
     given = body.given()
-    base = await find_base(session, caller, given.get("base_model", ""))
+    base = await chosen_base(session, caller, given, rules)
     row = DeploymentRow(
         account_id=caller.account_id,
         id=check_id(deployment_id or generate_id(), "deploymentId"),
         base_model_uid=base.uid,
         created_by=caller.email,
-        **{field: given[field] for field in (*DESCRIBING, *OF_THE_ENGINE) if field in given},
+        **{field: given[field] for field in DESCRIBING if field in given},
+        **await chosen_settings(session, caller, base, given, rules),
     )
     set_replica_limits(row, given.get("min_replica_count", 0), given.get("max_replica_count"))
     row.desired_replica_count = initial_replicas(row)
-    row.state, row.status_message = CREATING, "waiting for a worker to start it"
+    row.state, row.status_message = CREATING, WAITING
     row.next_reconcile_at = func.now()
+    await allow_growth(session, row)
     await insert(session, row, row.name)
     check_engine(row, base)
     if deploy_base:
@@ -70,12 +86,37 @@ async def create_deployment(
     return row, base
 
 
+async def chosen_base(
+    session: AsyncSession, caller: Caller, given: dict[str, Any], rules: ShapeRules
+) -> ModelRow:
+    """The base model that the request names, or else the shape that it names."""
+    name, shape = given.get("base_model", ""), given.get("deployment_shape", "")
+    if shape and rules.risk_accepted:
+        raise invalid(
+            f"acceptShapelessRisk and deploymentShape {shape!r} exclude each other", "deploymentShape"
+        )
+    if not name and shape not in ("", DEFAULT):
+        name = (await named_version(session, caller, shape, rules)).snapshot["baseModel"]
+    return await find_base(session, caller, name)
+
+
+async def chosen_settings(
+    session: AsyncSession, caller: Caller, base: ModelRow, given: dict[str, Any], rules: ShapeRules
+) -> dict[str, Any]:
+    """The engine's settings: the request's, and the shape's where the request says nothing."""
+    wanted = stated(given)
+    if not given.get("deployment_shape"):
+        return {**LEFT_OPEN, **wanted}
+    version = await choose_version(session, caller, given["deployment_shape"], base, wanted, rules)
+    return {**filled(settings_of(version), wanted), "deployment_shape": version.name}
+
+
 async def find_base(session: AsyncSession, caller: Caller, given: str) -> ModelRow:
     """The base model that a deployment names: one that the caller may read, READY and of the right kind."""
     if not given:
         raise invalid("baseModel is required", "baseModel")
     name = parse_name(given, "models", caller.account_id, "baseModel")
-    base = await lock_model(session, await find_readable(session, caller, name))
+    base = await lock_model(session, await find_readable(session, caller, name, keep=True))
     if base.kind != HF_BASE_MODEL:
         raise invalid(
             f"{base.name} is an addon; deploy its base model with enableAddons and then the addon on it",
@@ -86,29 +127,6 @@ async def find_base(session: AsyncSession, caller: Caller, given: str) -> ModelR
             f"{base.name} is {base.state}, not READY: {base.status_message or 'no files'}"
         )
     return base
-
-
-def check_engine(row: DeploymentRow, base: ModelRow) -> None:
-    """Refuse what no engine here could be started with."""
-    check_accelerators(
-        row.accelerator_type, row.accelerator_count, local_devices() if wants_accelerators(row) else []
-    )
-    if row.precision not in PRECISIONS:
-        raise invalid(f"precision {row.precision!r} is none of {', '.join(PRECISIONS)}", "precision")
-    if row.precision not in SERVED_PRECISIONS:
-        raise invalid(f"precision {row.precision} is not supported yet; use BF16 or FP16", "precision")
-    longest = base.context_length or base.facts.get("context_length") or row.max_context_length
-    if row.max_context_length > longest:
-        raise invalid(
-            f"maxContextLength {row.max_context_length} is more than the model's own {longest}",
-            "maxContextLength",
-        )
-    if row.enable_addons and base.facts.get("supports_lora") is False:
-        raise invalid(f"the engine serves no addons on {base.name}", "enableAddons")
-
-
-def wants_accelerators(row: DeploymentRow) -> bool:
-    return row.accelerator_count > 0 or row.accelerator_type != "ACCELERATOR_TYPE_UNSPECIFIED"
 
 
 def set_replica_limits(row: DeploymentRow, least: int, most: int | None) -> None:
@@ -136,21 +154,46 @@ async def find_live(session: AsyncSession, name: ResourceName) -> DeploymentRow:
 
 
 async def update_deployment(
-    session: AsyncSession, name: ResourceName, body: Deployment, mask: str
+    session: AsyncSession, caller: Caller, name: ResourceName, body: Deployment, mask: str, rules: ShapeRules
 ) -> tuple[DeploymentRow, ModelRow]:
     row = await find_live(session, name)
-    base = await session.get_one(ModelRow, row.base_model_uid)
+    base, held = await session.get_one(ModelRow, row.base_model_uid), Held.by(row)
     changed = changes(session, body, mask, deployment_message(row, base, {}))
     refuse_another_base(row, base, changed)
     for field in DESCRIBING:
         setattr(row, field, changed.get(field, getattr(row, field)))
+    changed |= await reshaped(session, caller, row, base, changed, rules)
     steering = {*OF_THE_ENGINE, *LIMITS}
     if changed.keys() & steering or (row.state == FAILED and body.model_fields_set & steering):
         await change_engine(session, row, base, changed)
         change_limits(row, changed)
+        await allow_growth(session, row, held)
         begin_anew(row)
     await session.flush()
     return row, base
+
+
+async def reshaped(
+    session: AsyncSession,
+    caller: Caller,
+    row: DeploymentRow,
+    base: ModelRow,
+    changed: dict[str, Any],
+    rules: ShapeRules,
+) -> dict[str, Any]:
+    """What another shape changes of the engine. Without another one, what the present one says is kept to."""
+    wanted = {field: changed[field] for field in OF_THE_ENGINE if field in changed}
+    if "deployment_shape" not in changed:
+        if wanted and row.deployment_shape and not rules.skip_validation:
+            await refuse_leaving_shape(session, row.deployment_shape, wanted)
+        return {}
+    if not changed["deployment_shape"]:
+        row.deployment_shape = ""
+        return {}
+    version = await choose_version(session, caller, changed["deployment_shape"], base, wanted, rules)
+    row.deployment_shape = version.name
+    settings = filled(settings_of(version), wanted, vars(EngineSettings.of(row)))
+    return {field: value for field, value in settings.items() if value != getattr(row, field)}
 
 
 def refuse_another_base(row: DeploymentRow, base: ModelRow, changed: dict[str, Any]) -> None:
@@ -206,47 +249,62 @@ async def scale_deployment(session: AsyncSession, name: ResourceName, replicas: 
             f"and maxReplicaCount {row.max_replica_count}",
             "replicaCount",
         )
+    if replicas > row.desired_replica_count:
+        await refuse_overspent(session, row.account_id)
     row.desired_replica_count = replicas
     begin_anew(row)
     return row
 
 
-async def delete_deployment(
-    session: AsyncSession, name: ResourceName, *, hard: bool, ignore_checks: bool
-) -> DeploymentRow:
-    """Have a deployment stopped and deleted; `hard` leaves no trace of it.
+async def undelete_deployment(
+    session: AsyncSession, caller: Caller, name: ResourceName
+) -> tuple[DeploymentRow, ModelRow]:
+    """Bring a deleted deployment back, with as many replicas as it wanted before.
 
-    Its deployed models go with it. Addons that are still deployed on it keep it, unless `ignore_checks`.
+    Its base model is deployed on it again. Addons that were deployed on it are not: load them anew.
     """
-    row = await find(session, DeploymentRow, name, lock=True)
-    if row.state == DELETED and not hard:
-        raise not_found(str(name))
-    if row.state not in LEAVING:
-        models = await models_on(session, row)
-        if not ignore_checks:
-            refuse_losing_addons(row, models)
-        mark(row, DELETING, message="its replicas are being stopped")
-        for model in models:
-            if model.state != deployed.UNDEPLOYING:
-                deployed.mark(model, deployed.UNDEPLOYING, message=f"{row.name} is being deleted")
-    if hard:
-        row.purge_time = now()
+    row = await find_deleted(session, caller, name)
+    base = await session.get_one(ModelRow, row.base_model_uid)
+    base = await find_base(session, caller, base.name)
+    check_engine(row, base)
+    await allow_growth(session, row)
+    mark(row, CREATING, message=WAITING)
+    row.delete_time = row.purge_time = None
+    row.consecutive_failures, row.retry_at, row.lease_claims = 0, None, 0
     row.next_reconcile_at = func.now()
+    await insert(session, row, row.name)
+    await add_deployed_model(session, row, base, caller, {})
+    return row, base
+
+
+async def find_deleted(session: AsyncSession, caller: Caller, name: ResourceName) -> DeploymentRow:
+    """The deployment of this name that was deleted last, locked, if it can still be had."""
+    of_the_name = select(DeploymentRow).where(
+        DeploymentRow.account_id == name.account_id, DeploymentRow.id == name.id
+    )
+    deleted = (
+        of_the_name.where(DeploymentRow.state == DELETED, DeploymentRow.purge_time > func.now())
+        .order_by(DeploymentRow.delete_time.desc())
+        .limit(1)
+        .with_for_update()
+    )
+    row = await session.scalar(deleted)
+    live = await session.scalar(of_the_name.where(DeploymentRow.state != DELETED))
+    if live is not None and row is not None:
+        raise ApiError(
+            Code.ALREADY_EXISTS, f"{name} cannot be undeleted: another deployment has that name meanwhile"
+        )
+    if live is not None:
+        raise failed_precondition(f"{name} is not deleted: it is {live.state}")
+    if row is None:
+        raise not_found(str(name))
+    refuse_others_rows(caller, row, name)
     return row
 
 
 async def models_on(session: AsyncSession, row: DeploymentRow) -> list[DeployedModelRow]:
     query = select(DeployedModelRow).where(DeployedModelRow.deployment_uid == row.uid)
     return list(await session.scalars(query.order_by(DeployedModelRow.id).with_for_update()))
-
-
-def refuse_losing_addons(row: DeploymentRow, models: list[DeployedModelRow]) -> None:
-    addons = addons_of(row, models)
-    if addons:
-        raise failed_precondition(
-            f"cannot delete {row.name}: addons are deployed on it: {shown(addons)}; "
-            "undeploy them first, or set ignoreChecks"
-        )
 
 
 def addons_of(row: DeploymentRow, models: list[DeployedModelRow]) -> list[DeployedModelRow]:

@@ -19,8 +19,10 @@ TRANSITIONS: dict[str, frozenset[str]] = {
     UPDATING: frozenset({READY, FAILED, DELETING}),
     FAILED: frozenset({UPDATING, DELETING}),
     DELETING: frozenset({DELETED}),
-    DELETED: frozenset(),
+    DELETED: frozenset({CREATING}),
 }
+
+STATES = ("STATE_UNSPECIFIED", *TRANSITIONS)
 
 
 class Replica:

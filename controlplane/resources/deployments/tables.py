@@ -4,8 +4,8 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String, Text, cast, text
-from sqlalchemy.orm import Mapped, column_property, declared_attr, mapped_column
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String, text
+from sqlalchemy.orm import Mapped, mapped_column
 
 from controlplane.db import Base, LeaseColumns, ResourceColumns, StateColumns, now
 
@@ -24,6 +24,8 @@ class DeploymentRow(ResourceColumns, StateColumns, LeaseColumns, Base):
             postgresql_where=text("state <> 'DELETED'"),
         ),
         ForeignKeyConstraint(["account_id"], ["accounts.id"]),
+        Index("ix_deployments_account_id_create_time", "account_id", "create_time", "uid"),
+        Index("ix_deployments_account_id_state", "account_id", "state", "create_time", "uid"),
     )
 
     description: Mapped[str] = mapped_column(default="")
@@ -38,6 +40,9 @@ class DeploymentRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     accelerator_count: Mapped[int] = mapped_column(default=0)
     precision: Mapped[str] = mapped_column(String(40), default="PRECISION_UNSPECIFIED")
     max_context_length: Mapped[int] = mapped_column(default=0)
+    disable_deployment_size_validation: Mapped[bool] = mapped_column(default=False, server_default="false")
+    deployment_shape: Mapped[str] = mapped_column(default="", server_default="")
+    """The full name of the version of a shape that its settings were taken from."""
     generation: Mapped[int] = mapped_column(default=1)
     """Counts the changes that a running engine cannot take: replicas of an older one are replaced."""
     delete_time: Mapped[datetime | None] = mapped_column(default=None)
@@ -50,12 +55,6 @@ class DeploymentRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     @property
     def name(self) -> str:
         return f"accounts/{self.account_id}/deployments/{self.id}"
-
-    @declared_attr
-    @classmethod
-    def page_key(cls) -> Mapped[str]:
-        """What pages are ordered by: ids repeat once deleted deployments are listed too."""
-        return column_property(cls.id + "/" + cast(cls.uid, Text))
 
 
 class ReplicaRow(Base):
@@ -81,6 +80,15 @@ class ReplicaRow(Base):
     health_misses: Mapped[int] = mapped_column(default=0)
     """Looks in a row at a once healthy engine that it did not answer."""
     unhealthy_since: Mapped[datetime | None] = mapped_column(default=None)
+    accelerator_type: Mapped[str] = mapped_column(
+        String(60),
+        default="ACCELERATOR_TYPE_UNSPECIFIED",
+        server_default="ACCELERATOR_TYPE_UNSPECIFIED",
+    )
+    accelerator_count: Mapped[int] = mapped_column(default=0, server_default="0")
+    """How many GPUs it holds."""
+    serving_since: Mapped[datetime | None] = mapped_column(default=None)
+    """From when on its serving is not in the ledger yet; unset while it does not serve."""
     create_time: Mapped[datetime] = mapped_column(default=now)
     ready_time: Mapped[datetime | None] = mapped_column(default=None)
     end_time: Mapped[datetime | None] = mapped_column(default=None)

@@ -2,22 +2,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
+from controlplane.resources.fine_tuning_jobs.states import SEED_NAMES, SEED_STATES
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
-from controlplane.rest.schema import ApiModel, Status, Timestamp, output_only
+from controlplane.rest.schema import ApiModel, OneOf, Status, Timestamp, output_only, write_only
 
 NO_WANDB = "Weights & Biases logging is not available yet"
 INTERNAL = "it belongs to the original's own machinery"
-SCHEDULERS = (
-    "linear",
-    "cosine",
-    "constant",
-    "constant_with_warmup",
-    "polynomial",
-    "inverse_sqrt",
-    "cosine_with_restarts",
-)
 
 
 class TextCompletion(ApiModel):
@@ -66,7 +58,7 @@ class FineTuningJob(ApiModel):
     name: str = output_only("")
     display_name: Annotated[str, Field(max_length=63)] = ""
     create_time: Timestamp | None = output_only()
-    state: str = output_only("STATE_UNSPECIFIED")
+    state: Annotated[str, OneOf(*SEED_STATES)] = output_only(SEED_STATES[0])
     dataset: str = ""
     datasets: Annotated[list[DatasetRef], Field(max_length=1)] = Field(default_factory=list)
     status: Status | None = output_only()
@@ -100,7 +92,7 @@ class FineTuningJob(ApiModel):
     wandb_url: str = output_only("")
     wandb_entity: str = ""
     wandb_project: str = ""
-    wandb_api_key: str = ""
+    wandb_api_key: SecretStr = write_only()
     evaluation: bool = False
     evaluation_split: Annotated[float, Field(ge=0, lt=1)] = 0
     evaluation_dataset: str = ""
@@ -139,7 +131,7 @@ def job_message(row: FineTuningJobRow) -> FineTuningJob:
         name=row.name,
         display_name=row.display_name,
         create_time=row.create_time,
-        state=row.state,
+        state=SEED_NAMES.get(row.state, row.state),
         dataset=chosen["dataset"],
         status=Status.of(row),
         created_by=row.created_by,

@@ -8,23 +8,30 @@ from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String, UniqueCo
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controlplane.db import Base, LeaseColumns, ResourceColumns, StateColumns
+from controlplane.resources.fine_tuning_jobs.states import ACTIVE
+
+FINE_TUNING_JOBS = "fineTuningJobs"
+SUPERVISED_FINE_TUNING_JOBS = "supervisedFineTuningJobs"
 
 
 class FineTuningJobRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     __tablename__ = "fine_tuning_jobs"
     __table_args__ = (
-        UniqueConstraint("account_id", "id"),
+        UniqueConstraint("account_id", "collection", "id"),
         # Two jobs that are still to make the same model would overwrite each other's result.
         Index(
             "uq_fine_tuning_jobs_account_id_model_id",
             "account_id",
             "model_id",
             unique=True,
-            postgresql_where=text("state IN ('CREATING', 'PENDING', 'RUNNING')"),
+            postgresql_where=text(f"state IN ({', '.join(map(repr, ACTIVE))})"),
         ),
         ForeignKeyConstraint(["account_id"], ["accounts.id"]),
+        Index("ix_fine_tuning_jobs_account_id_create_time", "account_id", "collection", "create_time", "uid"),
     )
 
+    collection: Mapped[str] = mapped_column(String(40), default=FINE_TUNING_JOBS)
+    """The collection that the job was made through, the only one that knows it."""
     created_by: Mapped[str] = mapped_column(default="")
     kind: Mapped[str] = mapped_column(String(40))
     """`conversation` or `text_completion`."""
@@ -58,7 +65,7 @@ class FineTuningJobRow(ResourceColumns, StateColumns, LeaseColumns, Base):
 
     @property
     def name(self) -> str:
-        return f"accounts/{self.account_id}/fineTuningJobs/{self.id}"
+        return f"accounts/{self.account_id}/{self.collection}/{self.id}"
 
     @property
     def prefix(self) -> str:

@@ -7,18 +7,23 @@ from sqlalchemy import select
 
 from controlplane.auth import Caller
 from controlplane.context import ContextDep, may
-from controlplane.errors import field_violations
+from controlplane.errors import field_violations, unimplemented
 from controlplane.names import ResourceName
 from controlplane.queue import RECONCILE_MODEL
 from controlplane.resources.deployed_models.service import deployed_model_refs
 from controlplane.resources.models import service
+from controlplane.resources.models.listing import LISTING, LISTING_FOR_OTHERS, NOT_SHOWN
 from controlplane.resources.models.schemas import (
     CreateModelRequest,
     Model,
+    PrepareModelRequest,
+    ValidateModelConfigRequest,
     ValidateUploadResponse,
 )
 from controlplane.resources.models.tables import ModelRow
+from controlplane.resources.models.text_checks import check_model_config
 from controlplane.resources.uploads import (
+    INCOMING,
     READY,
     GetDownloadEndpointResponse,
     GetUploadEndpointRequest,
@@ -33,10 +38,14 @@ from controlplane.resources.uploads import (
 from controlplane.rest.access import find
 from controlplane.rest.paging import PageRequest, fetch_page, page_request
 from controlplane.rest.responses import reply, reply_page
-from controlplane.rest.router import collection_router, list_of
+from controlplane.rest.router import collection_router, error_responses, list_of
 from controlplane.rest.schema import Empty
 
 router = collection_router("models", "/v1/accounts/{account_id:rid}/models")
+configs = collection_router("models")
+
+NO_IMPORT = "models are not fetched from other stores; upload the files through getUploadEndpoint"
+NO_VERSIONS = "models have no versions; upload another checkpoint as a model of its own, and deploy that"
 
 
 @router.post("", response_model=Model, summary="Create a model; upload its files next")
@@ -61,11 +70,12 @@ async def list_models(
     account_id: str,
     page: Annotated[PageRequest, Depends(page_request)],
 ) -> Response:
-    query = select(ModelRow).where(ModelRow.account_id == account_id)
-    if account_id != caller.account_id:
+    query = select(ModelRow).where(ModelRow.account_id == account_id).options(*NOT_SHOWN)
+    own = account_id == caller.account_id
+    if not own:
         query = query.where(ModelRow.public, ModelRow.state == READY)
     async with ctx.db.session() as session:
-        found = await fetch_page(session, query, ModelRow.id, page, f"models of {account_id}")
+        found = await fetch_page(session, query, LISTING if own else LISTING_FOR_OTHERS, page)
         messages = await service.shown_to(session, caller.account_id, found.rows)
     return reply_page("models", messages, found, page.read_mask)
 
@@ -104,6 +114,7 @@ async def update_model(
 async def delete_model(
     ctx: ContextDep, caller: Annotated[Caller, may("resources.change")], account_id: str, model_id: str
 ) -> Response:
+    """Refused while anything stands on it: deployments, deployed models, addons, running jobs."""
     async with ctx.work(caller) as work:
         await service.delete_model(work.session, ResourceName(account_id, "models", model_id))
     return reply(Empty())
@@ -124,7 +135,7 @@ async def get_upload_endpoint(
     async with ctx.work(caller) as work:
         row = await find(work.session, ModelRow, ResourceName(account_id, "models", model_id), lock=True)
         register_files(row, body)
-    unsigned = {name: f"s3://{ctx.settings.s3_bucket}/{row.prefix}{name}" for name in row.files}
+    unsigned = {name: f"s3://{ctx.settings.s3_bucket}/{row.prefix}{INCOMING}{name}" for name in row.files}
     urls = upload_urls(ctx.store, row)
     answer = GetUploadEndpointResponse(filename_to_signed_urls=urls, filename_to_unsigned_uris=unsigned)
     return reply(answer, body.read_mask)
@@ -134,6 +145,7 @@ async def get_upload_endpoint(
     "/{model_id:rid}:validateUpload",
     response_model=ValidateUploadResponse,
     summary="Have the uploaded files checked; the model is READY once they are good",
+    responses=error_responses(("POST",)),  # a GET by its name only
 )
 async def validate_upload(
     ctx: ContextDep,
@@ -171,3 +183,66 @@ async def get_download_endpoint(
         row = await service.find_readable(session, caller, ResourceName(account_id, "models", model_id))
     answer = GetDownloadEndpointResponse(filename_to_signed_urls=download_urls(ctx.store, row))
     return reply(answer, readMask)
+
+
+@router.post(
+    "/{model_id:rid}:prepare",
+    response_model=Empty,
+    summary="Answers for the precision that the model has; refuses others",
+)
+async def prepare_model(
+    ctx: ContextDep,
+    caller: Annotated[Caller, may("resources.change")],
+    account_id: str,
+    model_id: str,
+    body: Annotated[PrepareModelRequest, Body()],
+) -> Response:
+    async with ctx.db.session() as session:
+        row = await find(session, ModelRow, ResourceName(account_id, "models", model_id))
+    service.refuse_other_precision(row, body.precision)
+    return reply(Empty())
+
+
+@router.post("/{model_id:rid}:import", response_model=Empty, summary="Refused: models are uploaded")
+async def import_model(
+    caller: Annotated[Caller, may("resources.change")], account_id: str, model_id: str
+) -> Response:
+    raise unimplemented(NO_IMPORT)
+
+
+@router.post("/{model_id:rid}/versions", response_model=Empty, summary="Refused: there are no versions")
+async def create_model_version(
+    caller: Annotated[Caller, may("resources.create")], account_id: str, model_id: str, versionId: str = ""
+) -> Response:
+    raise unimplemented(NO_VERSIONS)
+
+
+@router.get("/{model_id:rid}/versions:count", response_model=Empty, summary="Refused: there are no versions")
+async def count_model_versions(
+    caller: Annotated[Caller, may("resources.view")], account_id: str, model_id: str
+) -> Response:
+    raise unimplemented(NO_VERSIONS)
+
+
+@router.post(
+    "/{model_id:rid}/versions/{version_id:rid}:deploy",
+    response_model=Empty,
+    summary="Refused: there are no versions",
+)
+async def deploy_model_version(
+    caller: Annotated[Caller, may("resources.create")], account_id: str, model_id: str, version_id: str
+) -> Response:
+    raise unimplemented(NO_VERSIONS)
+
+
+@configs.post(
+    "/v1/validateModelConfig",
+    response_model=Empty,
+    summary="Whether a model with this config.json could be served; 400 with every problem when not",
+)
+async def validate_model_config(
+    caller: Annotated[Caller, may("resources.view")], body: Annotated[ValidateModelConfigRequest, Body()]
+) -> Response:
+    """Chat templates are only looked at here; they are rendered when a model's files are checked."""
+    check_model_config(body)
+    return reply(Empty())

@@ -1,20 +1,30 @@
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
 from pydantic.alias_generators import to_camel
-from sqlalchemy import delete, or_, select
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.auth import Caller
-from controlplane.errors import failed_precondition, invalid, not_found
+from controlplane.errors import failed_precondition, invalid, not_found, unimplemented
 from controlplane.names import ResourceName, check_id, parse_name
-from controlplane.resources.models.schemas import CreateModelRequest, Model, model_message
+from controlplane.resources.models.references import refuse_delete_in_use, refuse_private_in_use
+from controlplane.resources.models.schemas import (
+    OF_OLDER_CLIENTS,
+    CreateModelRequest,
+    Model,
+    model_message,
+    supported_precisions,
+)
 from controlplane.resources.models.states import HF_BASE_MODEL, HF_PEFT_ADDON, OTHER_KINDS, SUPPORTED_KINDS
-from controlplane.resources.tables import DeployedModelRow, DeploymentRow, FineTuningJobRow, ModelRow
+from controlplane.resources.quotas.service import claim_model
+from controlplane.resources.tables import DeploymentRow, DeploymentShapeRow, ModelRow
 from controlplane.resources.uploads import READY, UPLOADING, add_garbage, reset_verdict
 from controlplane.rest.access import find, insert
+from controlplane.rest.etags import refuse_other_version
 from controlplane.rest.masks import changes, refuse_fixed
 
 UPDATABLE = (
@@ -24,18 +34,34 @@ UPDATABLE = (
     "hugging_face_url",
     "public",
     "context_length",
-    "supports_image_input",
-    "supports_tools",
 )
-IGNORED_ON_UPDATE = ("base_model_details",)
-SHOWN_NAMES = 3
+IGNORED_ON_UPDATE = ("base_model_details", *OF_OLDER_CLIENTS)
+SAID_OF_FILES = {
+    "parameter_count",
+    "moe",
+    "tunable",
+    "model_type",
+    "r",
+    "target_modules",
+    "supports_lora",
+    "supports_tools",
+    "use_hf_apply_chat_template",
+}
+"""What a client may say when it creates a model, and the check of its files finds out."""
+SERVED_FORMATS = ("CHECKPOINT_FORMAT_UNSPECIFIED", "HUGGINGFACE")
 
 
-async def find_readable(session: AsyncSession, caller: Caller, name: ResourceName) -> ModelRow:
-    """A model that the caller may read: the account's own, or a public one. 404 otherwise."""
-    row = await session.scalar(
-        select(ModelRow).where(ModelRow.account_id == name.account_id, ModelRow.id == name.id)
-    )
+async def find_readable(
+    session: AsyncSession, caller: Caller, name: ResourceName, *, keep: bool = False
+) -> ModelRow:
+    """A model that the caller may read: the account's own, or a public one. 404 otherwise.
+
+    With `keep` it stays readable, and there, until the transaction ends: for who is about to stand on it.
+    """
+    query = select(ModelRow).where(ModelRow.account_id == name.account_id, ModelRow.id == name.id)
+    if keep:
+        query = query.with_for_update(read=True, key_share=True).execution_options(populate_existing=True)
+    row = await session.scalar(query)
     if row is None or not is_readable(row, caller.account_id):
         raise not_found(str(name))
     return row
@@ -57,13 +83,25 @@ async def create_model(session: AsyncSession, caller: Caller, request: CreateMod
         kind=kind,
         state=UPLOADING,
         created_by=caller.email,
+        facts=said_of_files(given),
+        supports_tools=given.get("supports_tools", False),
         **{field: given[field] for field in UPDATABLE if field in given},
     )
     if kind == HF_PEFT_ADDON:
         row.base_model_uid = (await addon_base(session, caller, given)).uid
     reset_verdict(row)
+    await claim_model(session, caller.account_id)
     await insert(session, row, row.name)
     return row
+
+
+def said_of_files(given: dict[str, Any]) -> dict[str, Any]:
+    """What the client says of the files that it will upload: shown until they have been checked."""
+    said = {name: given[name] for name in SAID_OF_FILES & given.keys()}
+    for part in (given.get("base_model_details"), given.get("peft_details")):
+        if part is not None:
+            said |= {name: getattr(part, name) for name in SAID_OF_FILES & part.model_fields_set}
+    return {name: value for name, value in said.items() if value}
 
 
 def chosen_kind(given: dict[str, Any]) -> str:
@@ -74,8 +112,6 @@ def chosen_kind(given: dict[str, Any]) -> str:
         raise invalid(
             f"models of kind {kind} are not supported; use {' or '.join(SUPPORTED_KINDS)}", "model.kind"
         )
-    if kind not in SUPPORTED_KINDS:
-        raise invalid(f"kind {kind!r} is none of {', '.join((*SUPPORTED_KINDS, *OTHER_KINDS))}", "model.kind")
     return kind
 
 
@@ -84,6 +120,10 @@ def refuse_other_details(given: dict[str, Any], kind: str) -> None:
     if given.get(field) is not None:
         name = f"model.{to_camel(field)}"
         raise invalid(f"{name} does not go with kind {kind}", name)
+    details = given.get("base_model_details")
+    if details is not None and details.checkpoint_format not in SERVED_FORMATS:
+        name = "model.baseModelDetails.checkpointFormat"
+        raise invalid(f"{name} {details.checkpoint_format} is not supported; use HUGGINGFACE", name)
 
 
 async def addon_base(session: AsyncSession, caller: Caller, given: dict[str, Any]) -> ModelRow:
@@ -92,7 +132,7 @@ async def addon_base(session: AsyncSession, caller: Caller, given: dict[str, Any
     if details is None or not details.base_model:
         raise invalid("an addon needs peftDetails.baseModel", "model.peftDetails.baseModel")
     name = parse_name(details.base_model, "models", caller.account_id, "peftDetails.baseModel")
-    base = await find_readable(session, caller, name)
+    base = await find_readable(session, caller, name, keep=True)
     if base.kind != HF_BASE_MODEL:
         raise invalid(f"{base.name} is itself an addon", "model.peftDetails.baseModel")
     if base.state != READY:
@@ -115,6 +155,8 @@ async def update_model(session: AsyncSession, name: ResourceName, body: Model, m
         raise invalid(
             f"contextLength is more than the model's own {row.facts['context_length']}", "contextLength"
         )
+    if changed.get("public") is False:
+        await refuse_private_in_use(session, row)
     for field in UPDATABLE:
         if field in changed:
             setattr(row, field, changed[field])
@@ -123,10 +165,13 @@ async def update_model(session: AsyncSession, name: ResourceName, body: Model, m
 
 
 async def delete_model(session: AsyncSession, name: ResourceName) -> None:
+    seen = await find(session, ModelRow, name)
+    await lock_dependents(session, seen.uid)
+    session.expunge(seen)  # it may have changed meanwhile
     row = await find(session, ModelRow, name, lock=True)
-    reasons = await in_use(session, row)
-    if reasons:
-        raise failed_precondition(f"cannot delete {row.name}: {reasons}")
+    base = await session.get(ModelRow, row.base_model_uid) if row.base_model_uid else None
+    refuse_other_version(session, model_message(row, base))
+    await refuse_delete_in_use(session, row)
     await session.execute(
         delete(DeploymentRow).where(DeploymentRow.base_model_uid == row.uid, DeploymentRow.state == "DELETED")
     )
@@ -134,31 +179,14 @@ async def delete_model(session: AsyncSession, name: ResourceName) -> None:
     await session.delete(row)
 
 
-async def in_use(session: AsyncSession, row: ModelRow) -> str:
-    """Why the model cannot go: what stands on it, by name; empty when nothing does."""
-    users: tuple[tuple[str, Any, Any], ...] = (
-        ("it is deployed as", DeployedModelRow, DeployedModelRow.model_uid == row.uid),
-        (
-            "deployments serve it:",
-            DeploymentRow,
-            (DeploymentRow.base_model_uid == row.uid) & (DeploymentRow.state != "DELETED"),
-        ),
-        ("addons are based on it:", ModelRow, ModelRow.base_model_uid == row.uid),
-        (
-            "fine-tuning jobs read it:",
-            FineTuningJobRow,
-            or_(FineTuningJobRow.base_model_uid == row.uid, FineTuningJobRow.warm_start_uid == row.uid)
-            & FineTuningJobRow.state.in_(("CREATING", "PENDING", "RUNNING")),
-        ),
+async def lock_dependents(session: AsyncSession, uid: uuid.UUID) -> None:
+    """Hold what changes when the model goes; before the model itself, which is the order that all keep."""
+    deleted = select(DeploymentRow.uid).where(
+        DeploymentRow.base_model_uid == uid, DeploymentRow.state == "DELETED"
     )
-    for words, table, condition in users:
-        found = (await session.scalars(select(table).where(condition).limit(SHOWN_NAMES + 1))).all()
-        if found:
-            # Another account's use of a public model counts, but its names are nobody else's business.
-            own = [user.name for user in found[:SHOWN_NAMES] if user.account_id == row.account_id]
-            more = " and others" if len(found) > len(own) else ""
-            return f"{words} {', '.join(own)}{more}" if own else "other accounts use it"
-    return ""
+    shapes = select(DeploymentShapeRow.uid).where(DeploymentShapeRow.base_model_uid == uid)
+    for query in (deleted.order_by(DeploymentRow.uid), shapes.order_by(DeploymentShapeRow.uid)):
+        await session.execute(query.with_for_update())
 
 
 async def shown_to(session: AsyncSession, account_id: str, rows: Sequence[ModelRow]) -> list[Model]:
@@ -187,3 +215,17 @@ def refuse_skipping(skip_hf_config_validation: bool, trust_remote_code: bool, co
         )
     if config_only:
         raise invalid("configOnly is not supported: a model is checked as a whole", "configOnly")
+
+
+def refuse_other_precision(row: ModelRow, precision: str) -> None:
+    """A model has the precision of its files, and no other is made of it beforehand."""
+    if precision == "PRECISION_UNSPECIFIED":
+        raise invalid("precision is required", "precision")
+    if row.state != READY:
+        raise failed_precondition(f"{row.name} is {row.state}, not READY")
+    has = supported_precisions(row)
+    if precision not in has:
+        raise unimplemented(
+            f"models are not prepared in other precisions: {row.name} has {' and '.join(has) or 'none'}; "
+            f"set the deployment's precision, or upload a checkpoint that is in {precision} as another model"
+        )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
-from sqlalchemy import ForeignKey, ForeignKeyConstraint, String, UniqueConstraint
+from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controlplane.db import Base, LeaseColumns, ResourceColumns, StateColumns
@@ -16,6 +16,8 @@ class ModelRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     __table_args__ = (
         UniqueConstraint("account_id", "id"),
         ForeignKeyConstraint(["account_id"], ["accounts.id"]),
+        Index("ix_models_account_id_create_time", "account_id", "create_time", "uid"),
+        Index("ix_models_account_id_state", "account_id", "state", "id"),
     )
 
     kind: Mapped[str] = mapped_column(String(40))
@@ -35,7 +37,10 @@ class ModelRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     files: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """file name → {"size": int, "sha256": str}; `sha256` is empty until the check has read the file."""
     facts: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    """What the check read: architecture, parameter count, context length, LoRA rank and the like."""
+    """What the check read: architecture, parameter count, context length, LoRA rank and the like.
+
+    Before it, what the client said of the files that were to come.
+    """
     conversation_config: Mapped[dict[str, Any] | None] = mapped_column(default=None)
     problems: Mapped[list[Any]] = mapped_column(default=list)
     """The problems that the last check found: [{"file", "field", "reason"}]."""

@@ -9,6 +9,7 @@ from controlplane.auth import Caller
 from controlplane.context import ContextDep, may
 from controlplane.names import ResourceName
 from controlplane.resources.users import service
+from controlplane.resources.users.listing import LISTING
 from controlplane.resources.users.schemas import User
 from controlplane.resources.users.tables import UserRow
 from controlplane.rest.access import find
@@ -29,7 +30,9 @@ async def create_user(
     user_id: Annotated[str, Query(alias="userId")] = "",
 ) -> Response:
     async with ctx.work(caller) as work:
-        row = await service.create_user(work.session, account_id, user_id, body)
+        row = await service.create_user(
+            work.session, account_id, user_id, body, ctx.settings.platform_account
+        )
     return reply(User.of(row))
 
 
@@ -42,7 +45,7 @@ async def list_users(
 ) -> Response:
     query = select(UserRow).where(UserRow.account_id == account_id)
     async with ctx.db.session() as session:
-        found = await fetch_page(session, query, UserRow.id, page, f"users of {account_id}")
+        found = await fetch_page(session, query, LISTING, page)
     return reply_page("users", [User.of(row) for row in found.rows], found, page.read_mask)
 
 

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from sqlalchemy import ForeignKeyConstraint, String, UniqueConstraint
+from sqlalchemy import ForeignKeyConstraint, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controlplane.db import Base, ResourceColumns, StateColumns
@@ -10,7 +10,7 @@ class UserRow(ResourceColumns, StateColumns, Base):
     __tablename__ = "users"
     __table_args__ = (
         UniqueConstraint("account_id", "id"),
-        UniqueConstraint("account_id", "email"),
+        Index("uq_users_account_id_lower_email", "account_id", text("lower(email)"), unique=True),
         ForeignKeyConstraint(["account_id"], ["accounts.id"]),
     )
 

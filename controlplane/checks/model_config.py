@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from workers.validation.json_files import whole_number
-from workers.validation.problems import ProblemList
-from workers.validation.wording import shown
+from controlplane.checks.problems import ProblemList
+from controlplane.checks.wording import shown
 
 CONFIG_FILE = "config.json"
 CUSTOM_CODE_KEYS = ("auto_map", "custom_pipelines")
@@ -174,3 +173,8 @@ def _precision(config: dict[str, Any], problems: ProblemList) -> str:
         problems.add(CONFIG_FILE, "dtype", f"is {shown(dtype)}; expected float16, bfloat16 or float32")
         return "BF16"
     return FLOAT_DTYPES[dtype]
+
+
+def whole_number(value: Any) -> int | None:
+    """The value when it is an integer, not a boolean."""
+    return value if type(value) is int else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -66,6 +67,9 @@ class ProblemList:
 
     def __bool__(self) -> bool:
         return bool(self._problems)
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(self._problems)
 
     @property
     def count(self) -> int:

@@ -1,0 +1,43 @@
+"""`deploymentShapeVersions:match`: what a deployment could be created with."""
+
+from __future__ import annotations
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from controlplane.auth import Caller
+from controlplane.errors import invalid
+from controlplane.names import parse_name
+from controlplane.resources.deployment_shapes.choice import (
+    DEFAULT,
+    ShapeRules,
+    fits,
+    fitting_versions,
+    named_version,
+    stated,
+)
+from controlplane.resources.deployments.schemas import Deployment
+from controlplane.resources.models.service import find_readable
+from controlplane.resources.tables import DeploymentShapeVersionRow, ModelRow
+
+
+async def matches(
+    session: AsyncSession, caller: Caller, wanted: Deployment, rules: ShapeRules
+) -> list[DeploymentShapeVersionRow]:
+    """The versions that fit, the newest first; of the shape that the request names, when it names one."""
+    given = wanted.given()
+    base = await base_of(session, caller, given.get("base_model", ""))
+    if base.state != "READY":
+        return []
+    settings, shape = stated(given), given.get("deployment_shape", "")
+    if shape in ("", DEFAULT):
+        return await fitting_versions(session, caller, base, settings, rules)
+    row = await named_version(session, caller, shape, rules)
+    return [row] if row.base_model_uid == base.uid and fits(row, base, settings) else []
+
+
+async def base_of(session: AsyncSession, caller: Caller, given: str) -> ModelRow:
+    """The base model: the one that is named, or that the named one is an addon of."""
+    if not given:
+        raise invalid("baseModel is required", "createDeploymentRequest.deployment.baseModel")
+    model = await find_readable(session, caller, parse_name(given, "models", caller.account_id, "baseModel"))
+    return await session.get_one(ModelRow, model.base_model_uid) if model.base_model_uid else model

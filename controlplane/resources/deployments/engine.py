@@ -1,0 +1,70 @@
+"""What an engine is started with, and whether one could be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+from controlplane.errors import invalid
+from controlplane.resources.deployments.accelerators import UNSPECIFIED, check_accelerators, local_devices
+from controlplane.resources.tables import ModelRow
+
+SERVED_PRECISIONS = ("PRECISION_UNSPECIFIED", "FP16", "BF16")
+
+
+class Settings(Protocol):
+    """What `check_engine` reads: a deployment's row has it, and so has `EngineSettings`."""
+
+    @property
+    def enable_addons(self) -> bool: ...
+    @property
+    def accelerator_type(self) -> str: ...
+    @property
+    def accelerator_count(self) -> int: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def max_context_length(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """The settings that a running engine cannot take; each default leaves the choice open."""
+
+    enable_addons: bool = False
+    accelerator_type: str = UNSPECIFIED
+    accelerator_count: int = 0
+    precision: str = "PRECISION_UNSPECIFIED"
+    max_context_length: int = 0
+
+    @classmethod
+    def of(cls, source: Any) -> EngineSettings:
+        """Those of a row or a message that has fields of these names."""
+        return cls(**{name: getattr(source, name) for name in OF_THE_ENGINE})
+
+
+OF_THE_ENGINE = tuple(field.name for field in fields(EngineSettings))
+LEFT_OPEN = {field.name: field.default for field in fields(EngineSettings)}
+
+
+def check_engine(settings: Settings, base: ModelRow) -> None:
+    """Refuse what no engine here could be started with."""
+    check_accelerators(
+        settings.accelerator_type,
+        settings.accelerator_count,
+        local_devices() if wants_accelerators(settings) else [],
+    )
+    if settings.precision not in SERVED_PRECISIONS:
+        raise invalid(f"precision {settings.precision} is not supported yet; use BF16 or FP16", "precision")
+    longest = base.context_length or base.facts.get("context_length") or settings.max_context_length
+    if settings.max_context_length > longest:
+        raise invalid(
+            f"maxContextLength {settings.max_context_length} is more than the model's own {longest}",
+            "maxContextLength",
+        )
+    if settings.enable_addons and base.facts.get("supports_lora") is False:
+        raise invalid(f"the engine serves no addons on {base.name}", "enableAddons")
+
+
+def wants_accelerators(settings: Settings) -> bool:
+    return settings.accelerator_count > 0 or settings.accelerator_type != UNSPECIFIED

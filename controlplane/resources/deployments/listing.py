@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from sqlalchemy import case
+
+from controlplane.resources.deployments.enums import PRECISIONS
+from controlplane.resources.deployments.schemas import Deployment
+from controlplane.resources.deployments.states import DELETED, TRANSITIONS
+from controlplane.resources.tables import DeploymentRow, ModelRow
+from controlplane.rest.filters.fields import (
+    boolean,
+    constant,
+    enum,
+    integer,
+    related_name,
+    resource_name,
+    text,
+    text_map,
+    time,
+)
+from controlplane.rest.listing import Listing, resource_fields, state_fields
+
+COUNTED = "it is counted when the deployment is shown; use state or desired_replica_count"
+
+LISTING = Listing(
+    key="deployments",
+    message=Deployment,
+    unique=DeploymentRow.uid,
+    fields={
+        **resource_fields(DeploymentRow, "deployments"),
+        # An id is free again while its deleted deployment is still listed with showDeleted.
+        "name": resource_name(DeploymentRow, "deployments", unique=False),
+        **state_fields(DeploymentRow, tuple(TRANSITIONS)),
+        "description": text(DeploymentRow.description),
+        "annotations": text_map(DeploymentRow.annotations),
+        "delete_time": time(DeploymentRow.delete_time),
+        "purge_time": time(DeploymentRow.purge_time),
+        "base_model": related_name(ModelRow, "models", DeploymentRow.base_model_uid),
+        "min_replica_count": integer(DeploymentRow.min_replica_count),
+        "max_replica_count": integer(DeploymentRow.max_replica_count),
+        "desired_replica_count": integer(
+            case((DeploymentRow.state == DELETED, 0), else_=DeploymentRow.desired_replica_count),
+            nullable=False,
+        ),
+        "accelerator_count": integer(DeploymentRow.accelerator_count),
+        # Which types there are is configuration, so any name is taken.
+        "accelerator_type": enum(DeploymentRow.accelerator_type),
+        "precision": enum(DeploymentRow.precision, PRECISIONS),
+        "max_context_length": integer(DeploymentRow.max_context_length),
+        "enable_addons": boolean(DeploymentRow.enable_addons),
+        "cluster": constant(""),
+        "region": constant("REGION_UNSPECIFIED"),
+        "num_peft_device_cached": constant(0),
+        "direct_route_handle": constant(""),
+        "disable_deployment_size_validation": boolean(DeploymentRow.disable_deployment_size_validation),
+        "deployment_shape": text(DeploymentRow.deployment_shape),
+    },
+    refused={"replica_count": COUNTED, "replica_stats": COUNTED},
+    order="create_time",
+)

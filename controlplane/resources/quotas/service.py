@@ -1,0 +1,176 @@
+"""What may be created, and what may grow: one call for each, made before the row is inserted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Select, case, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from controlplane.db import now
+from controlplane.resources.datasets.tables import DatasetRow
+from controlplane.resources.deployed_models.states import UNDEPLOYING
+from controlplane.resources.deployed_models.tables import DeployedModelRow
+from controlplane.resources.deployments.accelerators import UNSPECIFIED, local_devices
+from controlplane.resources.deployments.states import LEAVING
+from controlplane.resources.deployments.tables import DeploymentRow
+from controlplane.resources.models.tables import ModelRow
+from controlplane.resources.quotas.catalog import (
+    DATASETS,
+    DEPLOYED_ADDONS,
+    MODELS,
+    accelerator_quota,
+)
+from controlplane.resources.quotas.limits import SHOWN_NAMES, lock_quota, read_limit, used_up
+from controlplane.resources.quotas.spend import refuse_overspent
+from controlplane.resources.reservations.service import active_between, reserved_at
+
+INSTANT = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What a deployment may take at most: its replicas, and the GPUs that they hold."""
+
+    replicas: int
+    accelerator_type: str = UNSPECIFIED
+    accelerators: int = 0
+
+    @classmethod
+    def by(cls, row: DeploymentRow) -> Held:
+        replicas = row.max_replica_count
+        return cls(replicas, row.accelerator_type or UNSPECIFIED, replicas * accelerators_a_replica(row))
+
+
+NOTHING = Held(0)
+
+
+async def claim_model(session: AsyncSession, account_id: str) -> None:
+    """Refuse a model more than the account may have."""
+    await claim(session, account_id, MODELS, ModelRow, own_rows(ModelRow, account_id))
+
+
+async def claim_dataset(session: AsyncSession, account_id: str, wanted: int = 1) -> None:
+    await claim(session, account_id, DATASETS, DatasetRow, own_rows(DatasetRow, account_id), wanted)
+
+
+async def claim_addon(session: AsyncSession, account_id: str) -> None:
+    """Refuse an addon more than the account may have deployed. Bases do not count."""
+    await claim(session, account_id, DEPLOYED_ADDONS, DeployedModelRow, deployed_addons(account_id))
+
+
+async def allow_job(session: AsyncSession, account_id: str) -> None:
+    """Refuse a job to who may spend no more, or may not have the model that comes of it."""
+    await refuse_overspent(session, account_id)
+    await claim_model(session, account_id)
+
+
+async def allow_growth(session: AsyncSession, row: DeploymentRow, before: Held = NOTHING) -> None:
+    """Refuse a deployment, or a change of one, that takes more than the account may have.
+
+    `before` is what the deployment held. What shrinks is never refused, whatever the account is over.
+    """
+    wanted = Held.by(row)
+    if wanted.replicas > before.replicas or wanted.accelerators > before.accelerators:
+        await refuse_overspent(session, row.account_id)
+    kept = before.accelerators if before.accelerator_type == wanted.accelerator_type else 0
+    if wanted.accelerators > kept:
+        await claim_accelerators(session, row, wanted)
+
+
+async def claim_accelerators(session: AsyncSession, row: DeploymentRow, wanted: Held) -> None:
+    """Refuse more on-demand GPUs than the quota; reserved ones are taken first, and do not count."""
+    quota_id = accelerator_quota(wanted.accelerator_type)
+    await lock_quota(session, row.account_id, quota_id)
+    limit = await read_limit(session, row.account_id, quota_id)
+    others = [
+        (name, held.accelerators)
+        for name, held in await holders(session, row.account_id, wanted.accelerator_type)
+        if name != row.name
+    ]
+    reserved = await reserved_now(session, row.account_id, wanted.accelerator_type)
+    held = sum(count for _, count in others)
+    if held + wanted.accelerators - reserved <= limit.value:
+        return
+    kind = "GPUs" if wanted.accelerator_type == UNSPECIFIED else wanted.accelerator_type
+    most = f"{limit.value:,} on-demand {kind}" + (f" besides {reserved:,} reserved" if reserved else "")
+    used = f"this takes {wanted.accelerators:,} (replicas × accelerators), while {held:,} are held"
+    names = [f"{name} ({count:,})" for name, count in sorted(others, key=lambda item: (-item[1], item[0]))]
+    raise used_up(limit, most, used, names, len(names))
+
+
+async def claim(
+    session: AsyncSession,
+    account_id: str,
+    quota_id: str,
+    table: Any,
+    counted: Select[Any],
+    wanted: int = 1,
+) -> None:
+    await lock_quota(session, account_id, quota_id)
+    limit = await read_limit(session, account_id, quota_id)
+    # Counting ends at the limit: it costs no more than that, however much there is.
+    enough = counted.with_only_columns(table.uid).limit(limit.value).subquery()
+    there = await session.scalar(select(func.count()).select_from(enough)) or 0
+    if there + wanted <= limit.value:
+        return
+    rows = (await session.scalars(counted.order_by(table.id).limit(SHOWN_NAMES))).all()
+    used = await count_of(session, counted)
+    words = f"{used:,} are there" if wanted == 1 else f"{wanted:,} are asked for, while {used:,} are there"
+    raise used_up(limit, f"{limit.value:,}", words, [row.name for row in rows], used)
+
+
+async def count_of(session: AsyncSession, counted: Select[Any]) -> int:
+    return int(await session.scalar(select(func.count()).select_from(counted.subquery())) or 0)
+
+
+def own_rows(table: Any, account_id: str) -> Select[Any]:
+    return select(table).where(table.account_id == account_id)
+
+
+def deployed_addons(account_id: str) -> Select[Any]:
+    return (
+        own_rows(DeployedModelRow, account_id)
+        .join(DeploymentRow, DeploymentRow.uid == DeployedModelRow.deployment_uid)
+        .where(
+            DeployedModelRow.model_uid != DeploymentRow.base_model_uid,
+            DeployedModelRow.state != UNDEPLOYING,
+        )
+    )
+
+
+async def holders(
+    session: AsyncSession, account_id: str, accelerator_type: str
+) -> Sequence[tuple[str, Held]]:
+    """(name, what it holds) of the account's deployments with GPUs of this type."""
+    query = own_rows(DeploymentRow, account_id).where(
+        DeploymentRow.accelerator_type == accelerator_type,
+        DeploymentRow.state.not_in(LEAVING),
+        DeploymentRow.max_replica_count > 0,
+        accelerators_of_row() > 0,
+    )
+    found = [(row.name, Held.by(row)) for row in await session.scalars(query)]
+    return [(name, held) for name, held in found if held.accelerators]
+
+
+async def reserved_now(session: AsyncSession, account_id: str, accelerator_type: str) -> int:
+    moment = now()
+    query = active_between(account_id, accelerator_type, moment, moment + INSTANT)
+    return reserved_at(await session.scalars(query), moment)
+
+
+def accelerators_a_replica(row: DeploymentRow) -> int:
+    """How many GPUs each of its replicas holds: one unless it says how many, where there are any at all."""
+    if row.accelerator_count:
+        return row.accelerator_count
+    asked = (row.accelerator_type or UNSPECIFIED) != UNSPECIFIED
+    return 1 if asked or local_devices() else 0
+
+
+def accelerators_of_row() -> Any:
+    """The same in SQL."""
+    asked = 1 if local_devices() else case((DeploymentRow.accelerator_type != UNSPECIFIED, 1), else_=0)
+    return func.greatest(DeploymentRow.accelerator_count, asked)

@@ -1,0 +1,75 @@
+"""How much of each quota an account uses now."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from controlplane.db import now
+from controlplane.prices import NANOS
+from controlplane.resources.datasets.tables import DatasetRow
+from controlplane.resources.deployments.accelerators import ACCELERATOR_TYPES
+from controlplane.resources.deployments.states import LEAVING
+from controlplane.resources.deployments.tables import DeploymentRow
+from controlplane.resources.ledger.entries import INFERENCE, month_of
+from controlplane.resources.ledger.tables import LedgerRow
+from controlplane.resources.models.tables import ModelRow
+from controlplane.resources.quotas.catalog import (
+    DATASETS,
+    DEPLOYED_ADDONS,
+    MODELS,
+    MONTHLY_SPEND,
+    REQUESTS_A_MINUTE,
+    accelerator_quota,
+)
+from controlplane.resources.quotas.service import (
+    Held,
+    accelerators_of_row,
+    count_of,
+    deployed_addons,
+    own_rows,
+    reserved_now,
+)
+from controlplane.resources.quotas.spend import spent
+
+MINUTE = timedelta(minutes=1)
+
+
+async def usage_of(session: AsyncSession, account_id: str) -> dict[str, float]:
+    """By quota id; what is not there is not used."""
+    return {
+        MODELS: await count_of(session, own_rows(ModelRow, account_id)),
+        DATASETS: await count_of(session, own_rows(DatasetRow, account_id)),
+        DEPLOYED_ADDONS: await count_of(session, deployed_addons(account_id)),
+        MONTHLY_SPEND: await spent(session, account_id, month_of(now())) / NANOS,
+        REQUESTS_A_MINUTE: await recent_requests(session, account_id),
+        **await on_demand_accelerators(session, account_id),
+    }
+
+
+async def recent_requests(session: AsyncSession, account_id: str) -> int:
+    """Requests to deployments of others that were answered within the last minute."""
+    query = select(func.count()).where(
+        LedgerRow.account_id == account_id,
+        LedgerRow.create_time > now() - MINUTE,
+        LedgerRow.owner_id != account_id,
+        LedgerRow.product == INFERENCE,
+    )
+    return int(await session.scalar(query) or 0)
+
+
+async def on_demand_accelerators(session: AsyncSession, account_id: str) -> dict[str, float]:
+    query = own_rows(DeploymentRow, account_id).where(
+        DeploymentRow.state.not_in(LEAVING), DeploymentRow.max_replica_count > 0, accelerators_of_row() > 0
+    )
+    held: Counter[str] = Counter()
+    for row in await session.scalars(query):
+        found = Held.by(row)
+        held[found.accelerator_type] += found.accelerators
+    for kind in ACCELERATOR_TYPES:
+        if held[kind]:
+            held[kind] = max(held[kind] - await reserved_now(session, account_id, kind), 0)
+    return {accelerator_quota(kind): count for kind, count in held.items() if count}

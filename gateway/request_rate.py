@@ -1,0 +1,205 @@
+"""Requests a minute to what others serve: counted across all gateways in Valkey, and in this one without it.
+
+A sliding window: the requests of this minute, and of the one before as much as still lies within the last
+sixty seconds. Valkey is asked only while it is known to answer, and for some milliseconds at most; without
+it every gateway lets an account send as much as it has seen itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from controlplane.resources.quotas.limits import Limit, used_up_text
+from gateway.errors import GatewayError
+from gateway.limits import Limits
+
+log = logging.getLogger("hearth.gateway")
+
+WINDOW = 60.0
+VALKEY_ERRORS = (RedisError, OSError, TimeoutError)
+MISSES = 3
+"""So many in a row, and Valkey is not asked any more until it answers in the background."""
+CONNECTIONS = 32
+KNOWN_ACCOUNTS = 10_000
+TOLERANCE = 1e-6
+"""Who waits as long as told must not be refused for the last digit of a weight."""
+
+COUNT_ONE = """
+local current = tonumber(redis.call('GET', KEYS[1]) or '0')
+local before = tonumber(redis.call('GET', KEYS[2]) or '0')
+if current + before * tonumber(ARGV[2]) + 1 > tonumber(ARGV[1]) + 0.000001 then
+  return {0, current, before}
+end
+redis.call('INCR', KEYS[1])
+redis.call('EXPIRE', KEYS[1], 180)
+return {1, current, before}
+"""
+
+
+@dataclass(frozen=True)
+class Window:
+    """A moment: which minute it lies in, and how much of the one before still counts."""
+
+    minute: int
+    weight: float
+
+    @classmethod
+    def at(cls, moment: float) -> Window:
+        minute, elapsed = divmod(moment, WINDOW)
+        return cls(int(minute), 1 - elapsed / WINDOW)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was counted when a request came, itself not included."""
+
+    admitted: bool
+    current: int
+    before: int
+
+    @staticmethod
+    def decide(limit: int, window: Window, current: int, before: int) -> Seen:
+        return Seen(current + before * window.weight + 1 <= limit + TOLERANCE, current, before)
+
+    def recent(self, window: Window) -> int:
+        return math.ceil(self.current + self.before * window.weight - TOLERANCE)
+
+    def wait(self, limit: int, window: Window) -> int:
+        """Whole seconds until the next request fits, if none comes in between. At most two minutes."""
+        room = limit - 1 - self.current
+        if room >= 0 and self.before:
+            seconds = (window.weight - room / self.before) * WINDOW
+        elif self.current:
+            free_at = max(limit - 1, 0) / self.current
+            seconds = window.weight * WINDOW + (1 - min(free_at, 1)) * WINDOW
+        else:
+            seconds = WINDOW
+        return max(1, math.ceil(seconds - TOLERANCE))
+
+
+@dataclass
+class Minute:
+    """What this gateway has let through for one account, in this minute and the one before."""
+
+    number: int
+    models: Counter[str] = field(default_factory=Counter)
+    before: Counter[str] = field(default_factory=Counter)
+
+    def turn_to(self, number: int) -> None:
+        if number != self.number:
+            self.before = self.models if number == self.number + 1 else Counter()
+            self.models, self.number = Counter(), number
+
+
+class LocalCounts:
+    """The counts of this gateway alone."""
+
+    def __init__(self) -> None:
+        self._minutes: OrderedDict[str, Minute] = OrderedDict()
+
+    def of(self, account_id: str, window: Window) -> Minute:
+        minute = self._minutes.setdefault(account_id, Minute(window.minute))
+        minute.turn_to(window.minute)
+        self._minutes.move_to_end(account_id)
+        while len(self._minutes) > KNOWN_ACCOUNTS:
+            self._minutes.popitem(last=False)
+        return minute
+
+
+class RequestRate:
+    def __init__(self, redis_url: str, limits: Limits, clock: Callable[[], float] = time.time) -> None:
+        self._seconds = limits.valkey_seconds
+        self._clock = clock
+        self._local = LocalCounts()
+        self._misses = MISSES  # it is asked once it has answered in the background
+        pool = BlockingConnectionPool.from_url(
+            redis_url,
+            max_connections=CONNECTIONS,
+            timeout=self._seconds,
+            socket_timeout=1.0,
+            socket_connect_timeout=1.0,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._valkey: Redis = Redis.from_pool(pool)
+        self._count_one = self._valkey.register_script(COUNT_ONE)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether requests are counted together with those of other gateways."""
+        return self._misses < MISSES
+
+    async def admit(self, limit: Limit, model: str) -> None:
+        """Count a request, or 429 that says when the next one fits."""
+        window = Window.at(self._clock())
+        minute = self._local.of(limit.account_id, window)
+        seen = await self._ask(limit, window) if self.is_shared else None
+        if seen is None:
+            seen = Seen.decide(limit.value, window, minute.models.total(), minute.before.total())
+        if not seen.admitted:
+            raise too_many(limit, window, seen, minute)
+        minute.models[model] += 1
+
+    async def look(self) -> None:
+        """See whether Valkey answers, and have a connection to it open."""
+        try:
+            async with asyncio.timeout(1.0):
+                await self._valkey.script_load(COUNT_ONE)
+        except VALKEY_ERRORS as error:
+            self._miss(MISSES, error)
+            return
+        if not self.is_shared:
+            log.info("requests a minute are counted in Valkey")
+        self._misses = 0
+
+    async def close(self) -> None:
+        await self._valkey.aclose()
+        await self._valkey.connection_pool.disconnect()
+
+    async def _ask(self, limit: Limit, window: Window) -> Seen | None:
+        """None when Valkey does not answer in time."""
+        # The braces keep both keys on one node of a cluster.
+        name = f"hearth:requests:{{{limit.account_id}}}:"
+        keys = [name + str(window.minute), name + str(window.minute - 1)]
+        try:
+            async with asyncio.timeout(self._seconds):
+                admitted, current, before = await self._count_one(
+                    keys=keys, args=[limit.value, window.weight]
+                )
+        except VALKEY_ERRORS as error:
+            self._miss(self._misses + 1, error)
+            return None
+        self._misses = 0
+        return Seen(bool(admitted), int(current), int(before))
+
+    def _miss(self, misses: int, error: Exception) -> None:
+        if self.is_shared and misses >= MISSES:
+            log.warning(
+                "requests a minute are counted by each gateway for itself: Valkey does not answer: %s",
+                error or type(error).__name__,
+            )
+        self._misses = misses
+
+
+def too_many(limit: Limit, window: Window, seen: Seen, minute: Minute) -> GatewayError:
+    """The refusal, with the models that the account has asked most through this gateway."""
+    models = [name for name, _ in (minute.models + minute.before).most_common()]
+    text = used_up_text(
+        limit,
+        f"{limit.value:,} requests a minute to models that others serve",
+        f"{seen.recent(window):,} were made in the last minute",
+        models,
+        len(models),
+    )
+    headers = {"Retry-After": str(seen.wait(limit.value, window))}
+    return GatewayError(429, "RESOURCE_EXHAUSTED", text, headers=headers)

@@ -1,0 +1,76 @@
+"""Trainers that only pretend, and the files that real ones would leave."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from controlplane.resources.tables import FineTuningJobRow
+from workers.runtimes.base import NoCapacity, ProcessState, TrainerObservation
+
+SETTINGS = {
+    "base_model": "accounts/hearth/models/base",
+    "warm_start_from": "",
+    "dataset": "accounts/hearth/datasets/data",
+    "evaluation_dataset": "",
+    "epochs": 1.0,
+    "learning_rate": 1e-4,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0,
+    "batch_size": 16,
+    "micro_batch_size": 0,
+    "lora_rank": 8,
+    "lora_alpha": 16,
+    "lora_target_modules": [],
+    "cutoff_length": 512,
+    "evaluation": False,
+    "evaluation_split": 0.15,
+    "early_stop": False,
+    "templates": {},
+}
+
+
+class TrainerStandIn:
+    """Remembers what was started, and reports what a test has set."""
+
+    def __init__(self) -> None:
+        self.started: list[tuple[str, int, dict]] = []
+        self.seen: dict[int, TrainerObservation] = {}
+        self.full = False
+
+    def start_trainer(self, spec):
+        if self.full:
+            raise NoCapacity("no free GPU: 1 of 1 in use")
+        self.started.append((spec.job_uid, spec.attempt, dict(spec.document)))
+        self.seen[spec.attempt] = TrainerObservation(ProcessState.RUNNING)
+
+    def observe_trainer(self, job_uid, attempt):
+        return self.seen.get(attempt, TrainerObservation(ProcessState.ABSENT))
+
+    def stop_trainer(self, job_uid, attempt):
+        self.seen[attempt] = TrainerObservation(ProcessState.EXITED, exit_code=143, stopped=True)
+
+    def remove_trainer(self, job_uid, attempt):
+        self.seen.pop(attempt, None)
+        return True
+
+
+def put_json(store, row, name, value):
+    store.put_bytes(row.prefix + name, json.dumps(value).encode())
+
+
+def put_adapter(store, row):
+    content = b"weights"
+    store.put_bytes(row.prefix + "adapter/adapter_model.safetensors", content)
+    file = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    put_json(store, row, "adapter/manifest.json", {"files": {"adapter_model.safetensors": file}})
+
+
+def succeed(store, row):
+    put_adapter(store, row)
+    put_json(store, row, "result.json", {"outcome": "succeeded", "metrics": {"train_loss": 0.01}})
+
+
+def end_well(object_store, db, uid):
+    with db.session() as session:
+        succeed(object_store, session.get_one(FineTuningJobRow, uid))
