@@ -28,6 +28,8 @@ from controlplane.storage import StorageUnavailable
 
 log = logging.getLogger(__name__)
 
+DEADLOCKS = ("40P01", "40001")
+"""SQLSTATEs of transactions that PostgreSQL gave up for another one's sake."""
 CODE_OF_HTTP_STATUS = {
     404: Code.NOT_FOUND,
     405: Code.UNIMPLEMENTED,
@@ -72,6 +74,14 @@ def error_response(error: ApiError) -> JSONResponse:
 def unavailable(what: str) -> ApiError:
     text = f"{what} cannot be reached now; try again in a moment"
     return ApiError(Code.UNAVAILABLE, text, headers={"Retry-After": "2"})
+
+
+def database_error(error: Exception) -> ApiError:
+    """What a failure of the database means to the caller, who may try again in any case."""
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    if state in DEADLOCKS:
+        return ApiError(Code.ABORTED, "somebody else changed the same resources at this moment; try again")
+    return unavailable("the database")
 
 
 def describe_validation(problems: list[dict[str, Any]]) -> ApiError:
@@ -153,7 +163,7 @@ def install_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(PoolTimeoutError)
     async def no_database(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s failed: %s", request.method, request.url.path, error)
-        return error_response(unavailable("the database"))
+        return error_response(database_error(error))
 
     @app.exception_handler(Exception)
     async def unforeseen(request: Request, error: Exception) -> JSONResponse:

@@ -1,9 +1,13 @@
 """What callers are told while a part that the API stands on is away."""
 
 import httpx
+import psycopg
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from controlplane.app import create_app
+from controlplane.errors import Code
+from controlplane.rest.responses import database_error
 
 
 async def ask(settings, path, key=""):
@@ -50,3 +54,10 @@ async def test_without_its_object_store_the_api_says_so(settings, admin_key, api
         )
     assert (answer.status_code, answer.json()["code"]) == (503, 14)
     assert answer.json()["message"].startswith("the object store cannot be reached")
+
+
+def test_a_transaction_that_gave_way_to_another_is_a_conflict_and_no_outage():
+    gave_way = OperationalError("UPDATE", {}, psycopg.errors.DeadlockDetected())
+    assert database_error(gave_way).code is Code.ABORTED
+    gone = OperationalError("UPDATE", {}, psycopg.OperationalError("server closed the connection"))
+    assert database_error(gone).code is Code.UNAVAILABLE
