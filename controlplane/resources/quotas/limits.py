@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import and_, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.errors import ApiError, Code
@@ -65,13 +65,18 @@ async def read_limits(session: AsyncSession, account_id: str) -> list[Limit]:
     return [limit_for(account_id, key, allowed[key], own.get(key)) for key in sorted(allowed)]
 
 
-async def lock_quota(session: AsyncSession, account_id: str, quota_id: str) -> None:
+async def lock_quota(session: AsyncSession, account_id: str, quota_id: str) -> Limit:
     """Wait until nobody else is about to take of this quota; held until the transaction ends.
 
     Taken before the row is inserted that is to be counted: who holds it waits for nobody's uncommitted row.
+    Returns the limit, read with the lock in one statement, as creates are to be quick: what an admin sets
+    in this very moment may count from the next one on. Count in a statement after this one.
     """
     key = func.hashtextextended(f"{account_id}/{quota_id}", LOCK_SEED)
-    await session.execute(select(func.pg_advisory_xact_lock(key)))
+    held = select(func.pg_advisory_xact_lock(key).label("held")).subquery()
+    mine = and_(QuotaRow.account_id == account_id, QuotaRow.id == quota_id)
+    found = await session.execute(select(held, QuotaRow).outerjoin_from(held, QuotaRow, mine))
+    return limit_for(account_id, quota_id, platform_allowances(session)[quota_id], found.one()[1])
 
 
 def used_up(limit: Limit, most: str, used: str, users: Sequence[str], count: int) -> ApiError:

@@ -24,7 +24,7 @@ from controlplane.resources.quotas.catalog import (
     MODELS,
     accelerator_quota,
 )
-from controlplane.resources.quotas.limits import SHOWN_NAMES, lock_quota, read_limit, used_up
+from controlplane.resources.quotas.limits import SHOWN_NAMES, lock_quota, used_up
 from controlplane.resources.quotas.spend import refuse_overspent
 from controlplane.resources.reservations.service import active_between, reserved_at
 
@@ -84,8 +84,7 @@ async def allow_growth(session: AsyncSession, row: DeploymentRow, before: Held =
 async def claim_accelerators(session: AsyncSession, row: DeploymentRow, wanted: Held) -> None:
     """Refuse more on-demand GPUs than the quota; reserved ones are taken first, and do not count."""
     quota_id = accelerator_quota(wanted.accelerator_type)
-    await lock_quota(session, row.account_id, quota_id)
-    limit = await read_limit(session, row.account_id, quota_id)
+    limit = await lock_quota(session, row.account_id, quota_id)
     others = [
         (name, held.accelerators)
         for name, held in await holders(session, row.account_id, wanted.accelerator_type)
@@ -110,8 +109,7 @@ async def claim(
     counted: Select[Any],
     wanted: int = 1,
 ) -> None:
-    await lock_quota(session, account_id, quota_id)
-    limit = await read_limit(session, account_id, quota_id)
+    limit = await lock_quota(session, account_id, quota_id)
     # Counting ends at the limit: it costs no more than that, however much there is.
     enough = counted.with_only_columns(table.uid).limit(limit.value).subquery()
     there = await session.scalar(select(func.count()).select_from(enough)) or 0
