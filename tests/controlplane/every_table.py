@@ -14,7 +14,7 @@ from controlplane.db import Base, StorableJson, StorableText, import_tables
 
 TEXTS = (StorableText, StorableJson, JSONB, String, Text)
 KNOWN = {"state": "READY", "status_code": "OK", "suspend_state": "UNSUSPENDED", "role": "user"}
-"""What columns of these names hold where the text does not matter."""
+"""What columns of these names hold: their values are closed enums."""
 
 
 class Rows:
@@ -60,7 +60,7 @@ class Rows:
             return self.make(key.column.table, text)[key.column.name]
         if column.name == "id":
             return self._row_id
-        if column.name in KNOWN and (text is None or column.name != "status_code"):
+        if column.name in KNOWN:
             return KNOWN[column.name]
         return _of_type(column.type, text if text is not None else "text")
 
