@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Select, bindparam, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controlplane.errors import ApiError, Code
 from controlplane.permissions import ADMIN, Grant
@@ -111,34 +111,34 @@ _BY_HASH = valid_keys(
 ).where(ApiKeyRow.key_hash == bindparam("hash"))
 
 
-async def find_caller(session: AsyncSession, key: str) -> Caller:
+async def find_caller(connection: AsyncConnection, key: str) -> Caller:
     """The caller whose key this is, or 401 when it is unknown, expired, or its user is being deleted."""
-    found = (await session.execute(_BY_HASH, {"hash": hash_key(key)})).one_or_none()
+    found = (await connection.execute(_BY_HASH, {"hash": hash_key(key)})).one_or_none()
     if found is None:
-        raise unauthenticated(await _why_not(session, key))
+        raise unauthenticated(await _why_not(connection, key))
     *who, expire_time, last_used = found
     caller, moment = Caller(*who), datetime.now(UTC)
     if expire_time is not None and expire_time <= moment:
         raise unauthenticated("the API key has expired")
     if last_used is None or last_used < moment - USE_NOTED_EVERY:
-        await note_use(session, caller.key_uid, moment)
+        await note_use(connection, caller.key_uid, moment)
     return caller
 
 
-async def _why_not(session: AsyncSession, key: str) -> str:
+async def _why_not(connection: AsyncConnection, key: str) -> str:
     """Why a key is refused, as far as somebody who holds it may know."""
     query = (
         select(ApiKeyRow.account_id)
         .join(UserRow, UserRow.uid == ApiKeyRow.user_uid)
         .where(ApiKeyRow.key_hash == hash_key(key), refused_key())
     )
-    account_id = await session.scalar(query)
+    account_id = await connection.scalar(query)
     if account_id is None:
         return "the API key is not valid"
     return f"accounts/{account_id} asks you to sign in instead of using a key: firectl signin {account_id}"
 
 
-async def note_use(session: AsyncSession, key_uid: uuid.UUID, moment: datetime) -> None:
+async def note_use(connection: AsyncConnection, key_uid: uuid.UUID, moment: datetime) -> None:
     """Write when a key was last used, unless somebody does so just now: no request waits for that."""
     free = (
         select(ApiKeyRow.uid)
@@ -149,4 +149,4 @@ async def note_use(session: AsyncSession, key_uid: uuid.UUID, moment: datetime) 
         .with_for_update(key_share=True, skip_locked=True)
     )
     noted = update(ApiKeyRow).where(ApiKeyRow.uid == free.scalar_subquery()).values(last_used=moment)
-    await session.execute(noted.execution_options(synchronize_session=False))
+    await connection.execute(noted)

@@ -78,8 +78,8 @@ async def authenticated(request: Request) -> Caller:
     # Headers that are declared as parameters cost each request more than the look at the key does.
     key = read_credential(request.headers.get("authorization"), request.headers.get("x-api-key"))
     ctx = await context(request)
-    async with ctx.db.single_statements() as session:
-        return await find_caller(session, key)
+    async with ctx.db.single_statements() as connection:
+        return await find_caller(connection, key)
 
 
 CallerDep = Annotated[Caller, Depends(authenticated)]

@@ -27,7 +27,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import (
+    AsyncConnection,
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
@@ -172,8 +178,7 @@ class AsyncDatabase:
     def __init__(self, database_url: str, pool_size: int = 10) -> None:
         self.engine = make_async_engine(database_url, pool_size)
         self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
-        single = self.engine.execution_options(isolation_level="AUTOCOMMIT")
-        self._single_statements = async_sessionmaker(single, expire_on_commit=False)
+        self._autocommitting = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[AsyncSession]:
@@ -182,10 +187,10 @@ class AsyncDatabase:
             yield session
 
     @asynccontextmanager
-    async def single_statements(self) -> AsyncIterator[AsyncSession]:
+    async def single_statements(self) -> AsyncIterator[AsyncConnection]:
         """Statements that each stand alone, without the two round trips that a transaction costs."""
-        async with self._single_statements() as session:
-            yield session
+        async with self._autocommitting.connect() as connection:
+            yield connection
 
     async def close(self) -> None:
         await self.engine.dispose()

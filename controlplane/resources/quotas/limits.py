@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, func, select
+from sqlalchemy import and_, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.errors import ApiError, Code
@@ -18,6 +18,17 @@ ALLOWANCES = "allowances"
 """In a session's `info`: the platform's quotas by id; the catalogue's own when there is none."""
 SHOWN_NAMES = 3
 LOCK_SEED = 0x51554F54
+
+
+# Put together once: every create asks this.
+_HELD = select(
+    func.pg_advisory_xact_lock(func.hashtextextended(bindparam("what"), LOCK_SEED)).label("held")
+).subquery()
+_LOCK = select(_HELD, QuotaRow).outerjoin_from(
+    _HELD,
+    QuotaRow,
+    and_(QuotaRow.account_id == bindparam("account_id"), QuotaRow.id == bindparam("quota_id")),
+)
 
 
 @dataclass(frozen=True)
@@ -72,11 +83,9 @@ async def lock_quota(session: AsyncSession, account_id: str, quota_id: str) -> L
     Returns the limit, read with the lock in one statement, as creates are to be quick: what an admin sets
     in this very moment may count from the next one on. Count in a statement after this one.
     """
-    key = func.hashtextextended(f"{account_id}/{quota_id}", LOCK_SEED)
-    held = select(func.pg_advisory_xact_lock(key).label("held")).subquery()
-    mine = and_(QuotaRow.account_id == account_id, QuotaRow.id == quota_id)
-    found = await session.execute(select(held, QuotaRow).outerjoin_from(held, QuotaRow, mine))
-    return limit_for(account_id, quota_id, platform_allowances(session)[quota_id], found.one()[1])
+    sent = {"what": f"{account_id}/{quota_id}", "account_id": account_id, "quota_id": quota_id}
+    row = (await session.execute(_LOCK, sent)).one()[1]
+    return limit_for(account_id, quota_id, platform_allowances(session)[quota_id], row)
 
 
 def used_up(limit: Limit, most: str, used: str, users: Sequence[str], count: int) -> ApiError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import Select, bindparam, case, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.db import now
@@ -48,18 +48,58 @@ class Held:
 NOTHING = Held(0)
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What counts towards a quota, of the account `account_id`: statements that are put together once."""
+
+    rows: Select[Any]
+    all: Select[Any]
+    up_to: Select[Any]
+    """Counting ends at `most`: it costs no more than that, however much there is."""
+
+    @classmethod
+    def of(cls, table: Any, rows: Select[Any]) -> Counted:
+        found = rows.with_only_columns(table.uid)
+        enough = found.limit(bindparam("most")).subquery()
+        return cls(
+            rows.order_by(table.id),
+            select(func.count()).select_from(found.subquery()),
+            select(func.count()).select_from(enough),
+        )
+
+
+def own_rows(table: Any, account_id: Any) -> Select[Any]:
+    return select(table).where(table.account_id == account_id)
+
+
+def deployed_addons(account_id: Any) -> Select[Any]:
+    return (
+        own_rows(DeployedModelRow, account_id)
+        .join(DeploymentRow, DeploymentRow.uid == DeployedModelRow.deployment_uid)
+        .where(
+            DeployedModelRow.model_uid != DeploymentRow.base_model_uid,
+            DeployedModelRow.state != UNDEPLOYING,
+        )
+    )
+
+
+OWN_MODELS = Counted.of(ModelRow, own_rows(ModelRow, bindparam("account_id")))
+OWN_DATASETS = Counted.of(DatasetRow, own_rows(DatasetRow, bindparam("account_id")))
+OWN_ADDONS = Counted.of(DeployedModelRow, deployed_addons(bindparam("account_id")))
+
+
 async def claim_model(session: AsyncSession, account_id: str) -> None:
     """Refuse a model more than the account may have."""
-    await claim(session, account_id, MODELS, ModelRow, own_rows(ModelRow, account_id))
+    await claim(session, account_id, MODELS, OWN_MODELS)
 
 
 async def claim_dataset(session: AsyncSession, account_id: str, wanted: int = 1) -> None:
-    await claim(session, account_id, DATASETS, DatasetRow, own_rows(DatasetRow, account_id), wanted)
+    await claim(session, account_id, DATASETS, OWN_DATASETS, wanted)
 
 
 async def claim_addon(session: AsyncSession, account_id: str) -> None:
     """Refuse an addon more than the account may have deployed. Bases do not count."""
-    await claim(session, account_id, DEPLOYED_ADDONS, DeployedModelRow, deployed_addons(account_id))
+    await claim(session, account_id, DEPLOYED_ADDONS, OWN_ADDONS)
 
 
 async def allow_job(session: AsyncSession, account_id: str) -> None:
@@ -102,42 +142,21 @@ async def claim_accelerators(session: AsyncSession, row: DeploymentRow, wanted: 
 
 
 async def claim(
-    session: AsyncSession,
-    account_id: str,
-    quota_id: str,
-    table: Any,
-    counted: Select[Any],
-    wanted: int = 1,
+    session: AsyncSession, account_id: str, quota_id: str, counted: Counted, wanted: int = 1
 ) -> None:
     limit = await lock_quota(session, account_id, quota_id)
-    # Counting ends at the limit: it costs no more than that, however much there is.
-    enough = counted.with_only_columns(table.uid).limit(limit.value).subquery()
-    there = await session.scalar(select(func.count()).select_from(enough)) or 0
+    sent = {"account_id": account_id, "most": limit.value}
+    there = await session.scalar(counted.up_to, sent) or 0
     if there + wanted <= limit.value:
         return
-    rows = (await session.scalars(counted.order_by(table.id).limit(SHOWN_NAMES))).all()
-    used = await count_of(session, counted)
+    rows = (await session.scalars(counted.rows.limit(SHOWN_NAMES), sent)).all()
+    used = await session.scalar(counted.all, sent) or 0
     words = f"{used:,} are there" if wanted == 1 else f"{wanted:,} are asked for, while {used:,} are there"
     raise used_up(limit, f"{limit.value:,}", words, [row.name for row in rows], used)
 
 
 async def count_of(session: AsyncSession, counted: Select[Any]) -> int:
     return int(await session.scalar(select(func.count()).select_from(counted.subquery())) or 0)
-
-
-def own_rows(table: Any, account_id: str) -> Select[Any]:
-    return select(table).where(table.account_id == account_id)
-
-
-def deployed_addons(account_id: str) -> Select[Any]:
-    return (
-        own_rows(DeployedModelRow, account_id)
-        .join(DeploymentRow, DeploymentRow.uid == DeployedModelRow.deployment_uid)
-        .where(
-            DeployedModelRow.model_uid != DeploymentRow.base_model_uid,
-            DeployedModelRow.state != UNDEPLOYING,
-        )
-    )
 
 
 async def holders(
