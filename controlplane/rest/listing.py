@@ -66,7 +66,7 @@ class Listing:
             if why := self._refusals.get(path[:length]):
                 return f'"{shown}" cannot be used in lists of {self.key}: {why}'
         known = sorted(self.fields)
-        near = difflib.get_close_matches(shown, [*known, *map(to_camel, known)], n=3, cutoff=0.6)
+        near = difflib.get_close_matches(shown, {*known, *map(to_camel, known)}, n=3, cutoff=0.6)
         hint = f"did you mean {' or '.join(near)}?" if near else f"fields are {', '.join(known)}"
         return f'unknown field "{shown}"; {hint}'
 

@@ -86,12 +86,21 @@ class WireRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         answer = super().get_route_handler()
         spellings = both_spellings(query_parameters(self.dependant))
+        has_body = self.body_field is not None
 
         async def checked(request: Request) -> Response:
             request.scope["query_string"] = read_query(request, spellings)
+            if has_body:
+                request.scope["headers"] = as_json(request.scope["headers"])
             return await answer(WireRequest(request.scope, request.receive))
 
         return checked
+
+
+def as_json(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Bodies are JSON whatever their header says, as `curl -d` says something else unless it is told."""
+    others = [(name, value) for name, value in headers if name != b"content-type"]
+    return [*others, (b"content-type", b"application/json")]
 
 
 class WireRequest(Request):

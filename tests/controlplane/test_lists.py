@@ -247,7 +247,7 @@ def deployment(name, base, **columns):
 
 
 WRONG_FILTERS = [
-    ("stat = READY", 'column 1: unknown field "stat"; did you mean state'),
+    ("stat = READY", 'column 1: unknown field "stat"; did you mean state?'),
     ("public = true AND displayNam = x", 'column 19: unknown field "displayNam"; did you mean displayName'),
     ("zzz = 1", "fields are base_model_details"),
     ("base_model_details.zzz = 1", "unknown field"),

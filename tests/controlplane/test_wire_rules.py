@@ -322,3 +322,12 @@ async def test_the_docs_page_needs_nothing_from_elsewhere(http):
         assert not link.startswith(("http:", "https:", "//"))
         assert (await http.get(f"/{link}")).status_code == 200
     assert (await http.get("/docs/secrets.txt")).status_code == 404
+
+
+@pytest.mark.parametrize("header", [{}, {"Content-Type": "application/x-www-form-urlencoded"}])
+async def test_a_body_is_json_whatever_its_header_says(api, header):
+    made = await api.post(f"{USERS}?userId=a", content=b'{"email": "a@x.org"}', headers=header)
+    assert made.status_code == 200, made.text
+    odd = await api.post(f"{USERS}?userId=b", content=b"email=b@x.org", headers=header)
+    assert (odd.status_code, odd.json()["code"]) == (400, 3)
+    assert "not valid JSON" in odd.json()["message"]
