@@ -284,6 +284,8 @@ def test_tokens_that_are_paid_for_reach_the_quota_by_themselves(serverless, star
     assert [ask(running, key).status_code for _ in range(2)] == [200, 200]
     wait_until(lambda: ask(running, key).status_code == 429)
     with db.session() as session:
+        # Both as they were at one moment: the gateway may be writing more.
+        session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         (row,) = session.scalars(select(SpendRow).where(SpendRow.account_id == "acme"))
         entries = session.scalars(select(LedgerRow).where(LedgerRow.account_id == "acme")).all()
     assert (row.month, row.resource) == (month_of(datetime.now(UTC)), MODEL)
