@@ -13,7 +13,7 @@ from sqlalchemy import Select, bindparam, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from controlplane.errors import ApiError, Code
-from controlplane.permissions import ADMIN, Grant
+from controlplane.permissions import Grant
 from controlplane.resources.identity_providers.enforcement import refused_key
 from controlplane.resources.tables import AccountRow, ApiKeyRow, UserRow
 
@@ -52,10 +52,6 @@ class Caller:
     grant: Grant = Grant.NO
     """How far the permission that the request needs reaches for this user."""
     call: Call | None = None
-
-    @property
-    def is_admin(self) -> bool:
-        return self.role == ADMIN
 
 
 def generate_key() -> str:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import Query, Request
 from fastapi.openapi.models import Example as OpenAPIExample
-from sqlalchemy import Select, func, select
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.config import Settings
-from controlplane.errors import ApiError, Code, invalid
+from controlplane.errors import invalid
 from controlplane.rest.counting import count
 from controlplane.rest.filters.conditions import read_filter
 from controlplane.rest.filters.nodes import FilterError
@@ -23,12 +21,12 @@ from controlplane.rest.listing import Listing
 from controlplane.rest.masks import paths_of
 from controlplane.rest.ordering import Term, read_order, rows_after
 from controlplane.rest.page_tokens import TokenSigner
+from controlplane.rest.time_limit import limit_statements
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 200
 FREE_PARAMETERS = ("pageSize", "pageToken", "readMask")
 """What may change from page to page."""
-QUERY_CANCELED = "57014"
 
 
 ABOUT_PAGE_SIZE = "How many to return at most: 50 when unset, and never more than 200."
@@ -118,10 +116,10 @@ async def fetch_page(session: AsyncSession, query: Select[Any], listing: Listing
     chosen = _filtered(query, listing, page.filter)
     terms = read_order(page.order_by, listing)
     position = page.tokens.read(page.token, terms) if page.token else None
-    async with _no_longer_than(session, page.seconds):
-        found = await _rows_after(session, chosen, terms, position, page.size + 1)
-        more = len(found) > page.size
-        total = await count(session, chosen) if more or page.token else len(found)
+    await limit_statements(session, page.seconds)
+    found = await _rows_after(session, chosen, terms, position, page.size + 1)
+    more = len(found) > page.size
+    total = await count(session, chosen) if more or page.token else len(found)
     shown = found[: page.size]
     next_token = page.tokens.write(terms, shown[-1][1:]) if more else ""
     return Page([row[0] for row in shown], next_token, total)
@@ -146,17 +144,3 @@ async def _rows_after(
     rest = query if position is None else query.where(rows_after(terms, position))
     ordered = rest.add_columns(*(term.expression for term in terms)).order_by(*(t.clause for t in terms))
     return (await session.execute(ordered.limit(limit))).all()
-
-
-@asynccontextmanager
-async def _no_longer_than(session: AsyncSession, seconds: float) -> AsyncIterator[None]:
-    """Ends statements of this transaction that take longer, with 504."""
-    limit = func.set_config("statement_timeout", str(max(1, round(seconds * 1000))), True)
-    await session.execute(select(limit))
-    try:
-        yield
-    except OperationalError as error:
-        if getattr(error.orig, "sqlstate", "") != QUERY_CANCELED:
-            raise
-        text = f"the list took the database longer than {seconds:g} s; narrow the filter, or order by name"
-        raise ApiError(Code.DEADLINE_EXCEEDED, text) from None

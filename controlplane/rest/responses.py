@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 DEADLOCKS = ("40P01", "40001")
 """SQLSTATEs of transactions that PostgreSQL gave up for another one's sake."""
+QUERY_CANCELED = "57014"
+"""The SQLSTATE of a statement that took longer than its transaction allows (`rest/time_limit.py`)."""
 CODE_OF_HTTP_STATUS = {
     404: Code.NOT_FOUND,
     405: Code.UNIMPLEMENTED,
@@ -81,6 +83,9 @@ def database_error(error: Exception) -> ApiError:
     state = getattr(getattr(error, "orig", None), "sqlstate", None)
     if state in DEADLOCKS:
         return ApiError(Code.ABORTED, "somebody else changed the same resources at this moment; try again")
+    if state == QUERY_CANCELED:
+        text = "the database took too long over this; narrow the filter, or ask for fewer days"
+        return ApiError(Code.DEADLINE_EXCEEDED, text)
     return unavailable("the database")
 
 

@@ -56,8 +56,10 @@ async def test_without_its_object_store_the_api_says_so(settings, admin_key, api
     assert answer.json()["message"].startswith("the object store cannot be reached")
 
 
-def test_a_transaction_that_gave_way_to_another_is_a_conflict_and_no_outage():
+def test_what_gave_way_to_another_or_took_too_long_is_no_outage():
     gave_way = OperationalError("UPDATE", {}, psycopg.errors.DeadlockDetected())
     assert database_error(gave_way).code is Code.ABORTED
+    slow = OperationalError("SELECT", {}, psycopg.errors.QueryCanceled())
+    assert database_error(slow).code is Code.DEADLINE_EXCEEDED
     gone = OperationalError("UPDATE", {}, psycopg.OperationalError("server closed the connection"))
     assert database_error(gone).code is Code.UNAVAILABLE

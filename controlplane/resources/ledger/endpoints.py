@@ -19,7 +19,6 @@ from controlplane.resources.ledger.reads import (
     billing_usage,
     check_period,
     check_request,
-    no_longer_than,
     whole_days,
 )
 from controlplane.resources.ledger.schemas import BillingSummary, BillingUsage, DeploymentLedger, LedgerPoint
@@ -27,6 +26,7 @@ from controlplane.rest.access import find
 from controlplane.rest.responses import reply
 from controlplane.rest.router import collection_router
 from controlplane.rest.schema import Timestamp
+from controlplane.rest.time_limit import limit_statements
 
 router = collection_router("billing", "/v1/accounts/{account_id:rid}")
 
@@ -51,7 +51,8 @@ async def get_billing_summary(
 ) -> Response:
     period = whole_days(start_time, end_time)
     check_period(period.start, period.end, LONGEST_SUMMARY)
-    async with ctx.db.session() as session, no_longer_than(session, ctx.settings.list_timeout_seconds):
+    async with ctx.db.session() as session:
+        await limit_statements(session, ctx.settings.list_timeout_seconds)
         message = await billing_summary(session, account_id, period)
     return reply(message)
 
@@ -104,7 +105,8 @@ async def get_billing_usage(
         chosen,
     )
     check_request(request)
-    async with ctx.db.session() as session, no_longer_than(session, ctx.settings.list_timeout_seconds):
+    async with ctx.db.session() as session:
+        await limit_statements(session, ctx.settings.list_timeout_seconds)
         message = await billing_usage(session, request)
     return reply(message)
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, time, timedelta
 from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Select, func, literal, select
-from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import DataError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from controlplane.errors import ApiError, Code, invalid
+from controlplane.errors import invalid
 from controlplane.resources.ledger.queries import (
     DEDICATED,
     DIMENSIONS,
@@ -46,7 +45,6 @@ LONGEST_SUMMARY = timedelta(days=366)
 MOST_ROWS = 10_000
 ANY_TYPE = "USAGE_TYPE_UNSPECIFIED"
 TIMEZONE = re.compile(r"[A-Za-z0-9_+\-/]{1,64}")
-QUERY_CANCELED = "57014"
 
 
 @dataclass(frozen=True)
@@ -257,17 +255,3 @@ def whole_days(start: datetime, end: datetime) -> Period:
     """Of a summary only the dates count, in UTC."""
     first, last = (datetime.combine(moment.astimezone(UTC).date(), time(), UTC) for moment in (start, end))
     return Period(first, last)
-
-
-@asynccontextmanager
-async def no_longer_than(session: AsyncSession, limit: float) -> AsyncIterator[None]:
-    """Ends statements of this transaction that take longer, with 504."""
-    timeout = func.set_config("statement_timeout", str(max(1, round(limit * 1000))), True)
-    await session.execute(select(timeout))
-    try:
-        yield
-    except OperationalError as error:
-        if getattr(error.orig, "sqlstate", "") != QUERY_CANCELED:
-            raise
-        text = f"adding it up took the database longer than {limit:g} s; ask for fewer days"
-        raise ApiError(Code.DEADLINE_EXCEEDED, text) from None
