@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ def running(programs: Sequence[Program]) -> Iterator[list[int]]:
         for program in programs:
             started.append((program, spawn(program)))
         for program, process in started:
-            _wait_for(program, process.pid)
+            _wait_for(program, process)
         yield [process.pid for _, process in started]
     finally:
         for program, process in reversed(started):
@@ -32,10 +33,10 @@ def running(programs: Sequence[Program]) -> Iterator[list[int]]:
             process.wait(START_SECONDS)
 
 
-def _wait_for(program: Program, pid: int) -> None:
+def _wait_for(program: Program, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
-    while not program.ready(pid):
-        if time.monotonic() > deadline:
+    while not program.ready(process.pid):
+        if process.poll() is not None or time.monotonic() > deadline:
             raise SystemExit(f"{program.name} did not start: {last_words(program.log)}")
         time.sleep(0.05)
 
@@ -62,6 +63,15 @@ def _stat(pid: int) -> list[int]:
     """The numbers in /proc/PID/stat from the state on: the parent is [1], utime to cstime are [11:15]."""
     text = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return [0, *map(int, text[1:])]
+
+
+def memory(pid: int) -> int:
+    """Bytes of a process in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def open_files(pid: int) -> int:
+    return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def percentile(values: Sequence[float], share: float) -> float:

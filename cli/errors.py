@@ -51,6 +51,24 @@ class Unreachable(CliError):
         )
 
 
+class DryRun(Exception):
+    """Raised in the place of the first request that would change something."""
+
+    def __init__(self, request: dict[str, Any]) -> None:
+        super().__init__()
+        self.request = request
+
+
+class UsageError(CliError):
+    """The command line itself is wrong."""
+
+    exit_code = 2
+
+
+class Stopped(CliError):
+    """A transfer that ended before it was whole, and can go on from there."""
+
+
 class Interrupted(CliError):
     """Ctrl-C."""
 
@@ -66,22 +84,21 @@ class ApiError(CliError):
         self.path = path
         self.report = next((d for d in details if _type_of(d).endswith("DatasetReport")), None)
         lines = [line for detail in details for line in _violations(detail)]
-        super().__init__(_without_repeats(message, lines) or f"the server answered {status} {code}")
+        super().__init__(_without_repeats(message, lines) or f"the server answered {status} {code}".rstrip())
         self.details = lines
 
 
 def api_error(status: int, body: Any, path: str) -> ApiError:
-    """The error that a response of the API carries: google.rpc.Status, or {"error": {"message"}}."""
+    """The error that a response carries: google.rpc.Status, {"error": {"message"}}, or {"error": "…"}."""
     if not isinstance(body, Mapping):
         return ApiError(status, "", "", [], path)
     inner = body.get("error")
     source = inner if isinstance(inner, Mapping) else body
     code = source.get("code")
     name = GRPC_CODES.get(code, "") if isinstance(code, int) else str(code or "")
+    message = source.get("message") or (inner if isinstance(inner, str) else "")
     details = source.get("details")
-    return ApiError(
-        status, name, str(source.get("message") or ""), details if isinstance(details, list) else [], path
-    )
+    return ApiError(status, name, str(message), details if isinstance(details, list) else [], path)
 
 
 def render_error(error: CliError, stream: TextIO) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib.metadata import version
 
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
@@ -20,20 +21,32 @@ from controlplane.rest.docs_page import router as docs_page
 from controlplane.rest.openapi import describe, operation_id
 from controlplane.rest.responses import install_error_handlers
 from controlplane.rest.router import collection_router
-from controlplane.rest.schema import Empty
+from controlplane.rest.schema import ApiModel, Empty
 from controlplane.signin.discovery import Issuers
 from controlplane.storage import ObjectStore
 
 platform = collection_router("platform")
+VERSION = version("hearth")
+
+
+class ServerVersion(ApiModel):
+    version: str
 
 
 @platform.get(
     "/verifyApiKey",
     response_model=Empty,
-    summary="Check a key; the header x-fireworks-account-id names its account",
+    summary="Check a key; headers name its account, its user, the user's role, and the key's id",
 )
 async def verify_api_key(caller: CallerDep) -> Response:
-    return JSONResponse({}, headers={"x-fireworks-account-id": caller.account_id})
+    who = {"account-id": caller.account_id, "user-id": caller.user_id, "role": caller.role}
+    facts = {**who, "api-key-id": caller.key_id}
+    return JSONResponse({}, headers={f"x-fireworks-{name}": value for name, value in facts.items()})
+
+
+@platform.get("/version", summary="The server's version; no key is needed")
+async def get_version() -> ServerVersion:
+    return ServerVersion(version=VERSION)
 
 
 @platform.get("/healthz", include_in_schema=False)

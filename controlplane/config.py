@@ -125,6 +125,8 @@ class Settings(BaseSettings):
     """Signs page tokens; every api process needs the same. Unset, it is derived from the S3 secret."""
     audit_log_days: int = Field(default=400, ge=1, le=36500)
     """How long lines of the audit log are kept."""
+    upload_days: int = Field(default=7, ge=1, le=365)
+    """How long the parts of an upload are kept that nobody finishes."""
     verdict_wait_seconds: float = Field(default=30.0, ge=0, le=600)
     """How long an upload's request waits for the worker's verdict before it answers."""
     replica_host: str = "127.0.0.1"

@@ -21,6 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
 
 from controlplane.config import Settings
+from controlplane.part_uploads import PartUploads
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -61,6 +62,7 @@ class ObjectStore:
         self._signing_client = signing_client
         self._bucket = bucket
         self._endpoint = endpoint
+        self.parts = PartUploads(client, signing_client, bucket, self._reporting)
         self._transfer = TransferConfig(
             multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES, max_concurrency=4
         )

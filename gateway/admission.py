@@ -1,24 +1,24 @@
-"""How many requests the gateway holds at one time, in all and for each account."""
+"""How many requests the gateway holds at one time, in all and for each account, and how large they are."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from gateway.errors import GatewayError, unavailable
 
 
 class Admission:
-    def __init__(self, total: int, per_account: int) -> None:
+    def __init__(self, total: int, per_account: int, most_bytes: int) -> None:
         self.held: Counter[str] = Counter()
+        self.bytes = 0
+        """Of the bodies of all requests that are held."""
+        self._most_bytes = most_bytes
         self._count = 0
         self._total = total
         self._per_account = per_account
 
-    @contextmanager
-    def enter(self, account_id: str) -> Iterator[None]:
-        """A place for the length of the block; 429 or 503 at once when there is none."""
+    def enter(self, account_id: str) -> Place:
+        """A place for the length of a `with` block; 429 or 503 at once when there is none."""
         if self.held[account_id] >= self._per_account:
             raise GatewayError(
                 429,
@@ -30,10 +30,38 @@ class Admission:
             raise unavailable("OVERLOADED", "the gateway is at its limit of requests in flight")
         self._count += 1
         self.held[account_id] += 1
-        try:
-            yield
-        finally:
-            self._count -= 1
-            self.held[account_id] -= 1
-            if not self.held[account_id]:
-                del self.held[account_id]
+        return Place(self, account_id)
+
+    def hold(self, size: int) -> None:
+        if self.bytes + size > self._most_bytes:
+            raise unavailable("OVERLOADED", "the gateway is at its limit of bytes in requests")
+        self.bytes += size
+
+    def leave(self, account_id: str, size: int) -> None:
+        self._count -= 1
+        self.bytes -= size
+        self.held[account_id] -= 1
+        if not self.held[account_id]:
+            del self.held[account_id]
+
+
+class Place:
+    """A request's place; what is held of its body is let go of with it."""
+
+    __slots__ = ("_account_id", "_admission", "_bytes")
+
+    def __init__(self, admission: Admission, account_id: str) -> None:
+        self._admission = admission
+        self._account_id = account_id
+        self._bytes = 0
+
+    def hold(self, size: int) -> None:
+        """Count so many bytes more; 503 when there is no room for them."""
+        self._admission.hold(size)
+        self._bytes += size
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._admission.leave(self._account_id, self._bytes)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gateway.metering import Tokens
+from gateway.tools.answers import CallAnswers
 
 ENGINE_ONLY = (
     "system_fingerprint",
@@ -29,12 +30,19 @@ class Shaper:
     """Shapes the answer to one request, whole or chunk by chunk, and counts its tokens on the way."""
 
     def __init__(
-        self, model_name: str, tokens: Tokens, *, include_usage: bool = False, legacy_logprobs: bool = False
+        self,
+        model_name: str,
+        tokens: Tokens,
+        *,
+        include_usage: bool = False,
+        legacy_logprobs: bool = False,
+        calls: CallAnswers | None = None,
     ) -> None:
         self.tokens = tokens
         self._model_name = model_name
         self._include_usage = include_usage
         self._legacy_logprobs = legacy_logprobs
+        self._calls = calls
         self._offsets: defaultdict[int, int] = defaultdict(int)
         self._last: dict[str, Any] | None = None
         """The newest chunk with a finish reason, kept until it is known whether the usage goes on it."""
@@ -44,10 +52,20 @@ class Shaper:
             self._tidy_choice(choice, "message")
         if usage := answer.get("usage"):
             self.tokens.see_total(usage)
-        return answer
+        return self._calls.whole(answer) if self._calls else answer
 
     def chunk(self, chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The chunks to send now. Usage is null on every one but the last.
+        """The chunks to send now; raises WrongCall."""
+        for shaped in self._shaped(chunk):
+            yield from self._calls.chunk(shaped) if self._calls else (shaped,)
+
+    def end(self) -> Iterator[dict[str, Any]]:
+        """The chunk that was kept back, if there is one; raises WrongCall."""
+        for kept in self._kept_back():
+            yield from self._calls.chunk(kept) if self._calls else (kept,)
+
+    def _shaped(self, chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The chunk and what was kept back before it. Usage is null on every one but the last.
 
         The engine sends usage in a chunk of its own, after the one with the finish reason. OpenAI clients
         that asked for usage read it there; all others find it on the finish reason's chunk.
@@ -57,25 +75,24 @@ class Shaper:
         if not choices:
             self.tokens.see_total(usage or {})
             if self._include_usage:
-                yield from self.end()
+                yield from self._kept_back()
                 yield chunk
             elif self._last is not None:
                 self._last["usage"] = usage
-                yield from self.end()
+                yield from self._kept_back()
             return
         for choice in choices:
             self._tidy_choice(choice, "delta")
             if usage:
                 self.tokens.see_choice(choice.get("index", 0), usage)
         chunk["usage"] = None
-        yield from self.end()
+        yield from self._kept_back()
         if any(choice.get("finish_reason") for choice in choices):
             self._last = chunk
         else:
             yield chunk
 
-    def end(self) -> Iterator[dict[str, Any]]:
-        """The chunk that was kept back, if there is one."""
+    def _kept_back(self) -> Iterator[dict[str, Any]]:
         if self._last is not None:
             yield self._last
             self._last = None

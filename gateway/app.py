@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,8 +17,8 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from controlplane.config import Settings, get_settings
-from gateway.access_log import AccessLog
-from gateway.errors import GatewayError, error_response, internal
+from gateway.access_log import AccessLog, Lines, Noted
+from gateway.errors import ClientGone, GatewayError, error_response, internal
 from gateway.gateway import Gateway
 from gateway.limits import Limits
 from gateway.openai import CHAT, COMPLETION, TextEndpoint, authenticate, get_model, list_models
@@ -25,7 +26,52 @@ from gateway.openai import CHAT, COMPLETION, TextEndpoint, authenticate, get_mod
 INFERENCE_PREFIXES = ("/inference/v1", "/v1")
 # Inference paths that are no control-plane paths either, so that they are not asked of the API.
 OTHER_INFERENCE = ("embeddings", "rerank", "messages", "responses", "audio", "image_generation")
-CONTROL_PATHS = ("/verifyApiKey", "/openapi.json", "/docs", "/docs/{file}")
+CONTROL_PATHS = ("/verifyApiKey", "/version", "/openapi.json", "/docs", "/docs/{file}")
+
+
+class GatewayApp(Starlette):
+    """Calls the endpoints of `TEXT_ROUTES` by themselves.
+
+    Routing and middleware, which the other paths pass through, would take as long as the work itself.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._lines = Lines()
+        super().__init__(middleware=[Middleware(AccessLog, self._lines)], **options)
+        self._text = {route.path: AccessLog(Answered(route), self._lines) for route in TEXT_ROUTES}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        text = self._text.get(scope["path"]) if scope["type"] == "http" else None
+        if text is None or scope["method"] != "POST":
+            await super().__call__(scope, receive, send)
+        else:
+            scope["app"] = self
+            await text(scope, receive, send)
+
+    def write_lines(self) -> None:
+        """Write the lines of the access log that are still held."""
+        self._lines.write()
+
+
+class Answered:
+    """A route's endpoint; what it raises is rendered, as long as nothing has been sent."""
+
+    def __init__(self, route: Route) -> None:
+        self._route = route
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["route"] = self._route
+        assert isinstance(send, Noted)  # the access log's
+        try:
+            await self._route.app(scope, receive, send)
+        except GatewayError as error:
+            await error_response(error)(scope, receive, send)
+        except ClientGone:
+            raise
+        except Exception:
+            if not send.has_begun:
+                await error_response(internal())(scope, receive, send)
+            raise
 
 
 def create_app(settings: Settings | None = None, limits: Limits | None = None) -> Starlette:
@@ -35,16 +81,17 @@ def create_app(settings: Settings | None = None, limits: Limits | None = None) -
     chosen = settings or get_settings()
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: GatewayApp) -> AsyncIterator[None]:
+        allow_many_connections()
         gateway = app.state.gateway = Gateway(chosen, limits or Limits())
         gateway.start()
         yield
         await gateway.stop()
+        app.write_lines()
 
-    return Starlette(
+    return GatewayApp(
         routes=_routes(),
         lifespan=lifespan,
-        middleware=[Middleware(AccessLog)],
         exception_handlers={
             GatewayError: _gateway_error,
             HTTPException: _http_error,
@@ -53,16 +100,29 @@ def create_app(settings: Settings | None = None, limits: Limits | None = None) -
     )
 
 
+def allow_many_connections() -> None:
+    """Each request is a connection on both sides; systems allow few files unless they are asked for more."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+TEXT_ROUTES = [
+    Route(f"{prefix}/{kind.endpoint}", TextEndpoint(kind), methods=["POST"])
+    for prefix in INFERENCE_PREFIXES
+    for kind in (CHAT, COMPLETION)
+]
+
+
 def _routes() -> list[BaseRoute]:
     routes: list[BaseRoute] = [
         Route("/healthz", _alive),
         Route("/readyz", _ready),
         Route("/metrics", _metrics),
     ]
+    for route in TEXT_ROUTES:
+        routes += [route, Route(route.path, NotAllowed("POST"))]
     for prefix in INFERENCE_PREFIXES:
         routes += [
-            *_only("POST", f"{prefix}/chat/completions", TextEndpoint(CHAT)),
-            *_only("POST", f"{prefix}/completions", TextEndpoint(COMPLETION)),
             *_only("GET", f"{prefix}/models", list_models),
             *_only("GET", f"{prefix}/models/{{model:path}}", get_model),
         ]

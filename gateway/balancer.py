@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from gateway.snapshot import Target
 
@@ -39,26 +38,31 @@ class Balancer:
 
     def choose(self, targets: Sequence[Target], failed: Collection[uuid.UUID] = ()) -> Target:
         """A target for a new request. `failed` are the replicas that this request has already tried."""
+        if len(targets) == 1:
+            return targets[0]
         self._turn += 1
         untried = [target for target in targets if target.replica_uid not in failed]
         return choose_target(untried or targets, self.in_flight, self._avoided(), self._turn)
 
-    @contextmanager
-    def lease(self, target: Target) -> Iterator[None]:
-        """Counts the target as busy for the length of the block."""
-        self.in_flight[target.replica_uid] += 1
-        try:
-            yield
-        finally:
-            self.in_flight[target.replica_uid] -= 1
-            if not self.in_flight[target.replica_uid]:
-                del self.in_flight[target.replica_uid]
+    def take(self, target: Target) -> Callable[[], None]:
+        """Count the target as busy until what is returned is called."""
+        uid = target.replica_uid
+        self.in_flight[uid] += 1
+
+        def release() -> None:
+            self.in_flight[uid] -= 1
+            if not self.in_flight[uid]:
+                del self.in_flight[uid]
+
+        return release
 
     def avoid(self, target: Target) -> None:
         """Pass the target's replica over for a moment."""
         self._avoided_until[target.replica_uid] = self._clock() + self._avoid_seconds
 
     def _avoided(self) -> Collection[uuid.UUID]:
+        if not self._avoided_until:
+            return ()
         now = self._clock()
         self._avoided_until = {uid: until for uid, until in self._avoided_until.items() if until > now}
         return self._avoided_until.keys()

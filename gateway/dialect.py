@@ -1,97 +1,41 @@
-"""The request dialects: what callers may send, and what the engine is sent for it.
+"""The request dialects: what callers send, translated into what the engine is sent for it.
 
-Every field is one of four things, and no field is accepted and then ignored:
-`PASSED` ones mean the same to the engine; the ones with a rule below are translated; `HINTS` may change
-where or how fast a request runs, never its answer; `REFUSED` ones are documented by the API but cannot be
-honoured, and are refused by name. Any other field is unknown, and refused as the API words it.
+`parameters.py` says what becomes of every field; here are the rules of those that are translated.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
-from gateway.checks import (
-    Check,
-    boolean,
-    extra_input,
-    integer,
-    logit_bias,
-    mapping,
-    number,
-    one_of,
-    only,
-    stop_strings,
-    string,
-    string_map,
-)
+from controlplane.checks.tool_calls import PLAIN_TEMPLATE, CallForm
+from gateway.checks import boolean, extra_input, integer, mapping, only
+from gateway.constraints.formats import response_constraint, sound, unenforced_header
 from gateway.errors import invalid, unsupported
-from gateway.messages import (
-    check_function_call,
-    check_functions,
-    check_messages,
-    check_tool_choice,
-    check_tools,
-    response_format,
+from gateway.messages import check_messages, take_functions
+from gateway.parameters import (
+    DEFAULT_MAX_TOKENS,
+    HINTS,
+    OF_CHAT,
+    OF_COMPLETIONS,
+    PASSED,
+    TRANSLATED,
+    Fate,
+    Parameter,
 )
+from gateway.tools.answers import CallAnswers
+from gateway.tools.grammar import call_rules
+from gateway.tools.prompt import with_functions
+from gateway.tools.requested import Calling, read_calling
 
-DEFAULT_MAX_TOKENS = 2000
-"""The API's default; clipped, as any `max_tokens` is, to what the context leaves."""
-
-PASSED: dict[str, Check] = {
-    "temperature": number(0, 2),
-    "top_p": number(0, 1),
-    "min_p": number(0, 1),
-    "top_k": integer(0, 100),
-    "frequency_penalty": number(-2, 2),
-    "presence_penalty": number(-2, 2),
-    "repetition_penalty": number(0, 2),
-    "n": integer(1, 128),
-    "stop": stop_strings,
-    "seed": integer(-(2**63), 2**63 - 1),
-    "logit_bias": logit_bias,
-    "ignore_eos": boolean,
-    "return_token_ids": boolean,
+SHORT_IDS = "mistral"
+CONTRADICTIONS = {
+    "ignore_eos": "a constrained answer ends where its constraint is fulfilled",
+    "response_format": "a request with tools may only have one with 'tool_choice': none",
 }
-HINTS: dict[str, Check] = {
-    "user": string,
-    "metadata": string_map,
-    "prompt_cache_key": string,
-    "service_tier": one_of("auto", "default", "flex", "priority"),
-}
-TRANSLATED: dict[str, Check] = {
-    "model": string,
-    "stream": boolean,
-    "max_tokens": integer(0),
-    "max_completion_tokens": integer(0),
-    "context_length_exceeded_behavior": one_of("truncate", "error"),
-    "top_logprobs": integer(0, 5),
-    "prompt_cache_isolation_key": string,
-}
-REFUSED = {
-    "best_of": "use n",
-    "typical_p": "",
-    "mirostat_target": "",
-    "mirostat_lr": "",
-    "echo_last": "use echo",
-    "images": "",
-    "prediction": "",
-    "speculation": "",
-    "reasoning_effort": "",
-    "reasoning_history": "",
-    "thinking": "",
-    "raw_output": "",
-    "perf_metrics_in_response": "",
-    "prompt_cache_max_len": "",
-    "prompt_truncate_len": "shorten the messages",
-    "safe_tokenization": "",
-}
-RULED = {"logprobs", "response_format", "stream_options"}
-CHAT_ONLY = {"messages", "tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"}
-COMPLETION_ONLY = {"prompt", "echo"}
-CHAT_REFUSED = {"echo": "it is a field of completions"}
 
 
 @dataclass(frozen=True)
@@ -106,44 +50,63 @@ class EngineRequest:
     """A chat caller asked for logprobs by number, and reads them in the completions' shape."""
     exact_max_tokens: int | None
     """Refuse a prompt that leaves fewer tokens than this, instead of giving what is left."""
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    """Of the answer, besides the usual ones."""
+    calls: CallAnswers | None = None
+    """Turns the answer into calls, where it may be one."""
 
 
 def translate_chat(
-    sent: Mapping[str, Any], context_length: int, cache_scope: str | None = None
+    sent: Mapping[str, Any],
+    context_length: int,
+    cache_scope: str | None = None,
+    form: CallForm = PLAIN_TEMPLATE,
 ) -> EngineRequest:
     """A chat request as the engine reads it; 400 naming the field otherwise."""
-    fields = _given(sent, CHAT_ONLY, CHAT_REFUSED)
+    fields = _given(sent, OF_CHAT)
     body = _shared(fields, cache_scope)
-    body["messages"] = check_messages("messages", sent.get("messages"))
-    body |= _tools(fields)
+    messages, listed = take_functions("messages", check_messages("messages", sent.get("messages")))
+    calling = read_calling(fields, listed)
+    body |= with_functions(messages, calling, form)
     logprobs, legacy = _chat_logprobs(fields)
     body |= logprobs
-    return _finish(body, fields, context_length, legacy, smallest=1)
+    if calling is None:
+        return _finish(body, fields, context_length, legacy, smallest=1, headers=_constrain(body, fields))
+    calls = _constrain_calls(body, fields, calling, form)
+    headers = unenforced_header(calling.unenforced)
+    return _finish(body, fields, context_length, legacy, smallest=1, headers=headers, calls=calls)
 
 
 def translate_completion(
-    sent: Mapping[str, Any], context_length: int, cache_scope: str | None = None
+    sent: Mapping[str, Any],
+    context_length: int,
+    cache_scope: str | None = None,
+    form: CallForm = PLAIN_TEMPLATE,
 ) -> EngineRequest:
     """A completion request as the engine reads it; 400 naming the field otherwise."""
-    fields = _given(sent, COMPLETION_ONLY, {})
+    fields = _given(sent, OF_COMPLETIONS)
     body = _shared(fields, cache_scope)
     body["prompt"] = _prompt(sent.get("prompt"))
     if "echo" in fields:
         body["echo"] = boolean("echo", fields["echo"])
     body |= _completion_logprobs(fields)
-    return _finish(body, fields, context_length, legacy=False, smallest=0 if body.get("echo") else 1)
+    smallest = 0 if body.get("echo") else 1
+    headers = _constrain(body, fields)
+    return _finish(body, fields, context_length, legacy=False, smallest=smallest, headers=headers)
 
 
-def _given(sent: Mapping[str, Any], own: set[str], refused: Mapping[str, str]) -> dict[str, Any]:
+def _given(sent: Mapping[str, Any], known: Mapping[str, Parameter]) -> dict[str, Any]:
     """The fields that ask for something: null ones and refused ones that are false ask for nothing."""
-    refused = {**REFUSED, **refused}
-    known = PASSED.keys() | HINTS.keys() | TRANSLATED.keys() | RULED | own
+    found = {}
     for name, value in sent.items():
-        if name in refused and value is not None and value is not False:
-            raise unsupported(name, refused[name])
-        if name not in known and name not in refused:
+        if name not in known:
             raise extra_input(name, value)
-    return {name: value for name, value in sent.items() if value is not None and name not in refused}
+        refused = known[name].fate is Fate.REFUSED
+        if refused and value is not None and value is not False:
+            raise unsupported(name, known[name].note)
+        if value is not None and not refused:
+            found[name] = value
+    return found
 
 
 def _shared(fields: Mapping[str, Any], cache_scope: str | None) -> dict[str, Any]:
@@ -151,10 +114,47 @@ def _shared(fields: Mapping[str, Any], cache_scope: str | None) -> dict[str, Any
         for name in checks.keys() & fields.keys():
             checks[name](name, fields[name])
     body = {name: check(name, fields[name]) for name, check in PASSED.items() if name in fields}
-    if "response_format" in fields:
-        body |= response_format("response_format", fields["response_format"])
     salt = _cache_salt(cache_scope, fields.get("prompt_cache_isolation_key"))
     return body | ({"cache_salt": salt} if salt else {})
+
+
+def _constrain(body: dict[str, Any], fields: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
+    """Hold the engine to the response format; returns the headers that say what cannot be held to."""
+    if "response_format" not in fields:
+        return []
+    constraint = response_constraint("response_format", fields["response_format"])
+    if constraint is None:
+        return []
+    _require_none("response_format", fields, "ignore_eos")
+    body |= constraint.body
+    return unenforced_header(constraint.unenforced)
+
+
+def _constrain_calls(
+    body: dict[str, Any], fields: Mapping[str, Any], calling: Calling, form: CallForm
+) -> CallAnswers:
+    """Hold the engine to calls, unless it finds them by itself; and read what it says."""
+    native = form.parser is not None and not calling.required
+    formats = fields.get("response_format")
+    if formats is not None and formats != {"type": "text"}:
+        _require_none("tools", fields, "response_format")
+    if not native:
+        _require_none("tools", fields, "ignore_eos")
+        field = "functions" if calling.older else "tools"
+        body["structured_outputs"] = {"grammar": _call_grammar(field, calling, form.arguments)}
+    elif calling.parallel is not None:
+        body["parallel_tool_calls"] = calling.parallel
+    return CallAnswers(calling, native=native, short_ids=form.parser == SHORT_IDS)
+
+
+@lru_cache(maxsize=128)
+def _call_grammar(field: str, calling: Calling, member: str) -> str:
+    return sound(field, call_rules(calling, member))
+
+
+def _require_none(asked: str, fields: Mapping[str, Any], other: str) -> None:
+    if fields.get(other):
+        raise invalid(f"'{other}' may not be given together with '{asked}': {CONTRADICTIONS[other]}", other)
 
 
 def _cache_salt(scope: str | None, isolation_key: str | None) -> str | None:
@@ -165,7 +165,13 @@ def _cache_salt(scope: str | None, isolation_key: str | None) -> str | None:
 
 
 def _finish(
-    body: dict[str, Any], fields: Mapping[str, Any], context_length: int, legacy: bool, smallest: int
+    body: dict[str, Any],
+    fields: Mapping[str, Any],
+    context_length: int,
+    legacy: bool,
+    smallest: int,
+    headers: list[tuple[bytes, bytes]],
+    calls: CallAnswers | None = None,
 ) -> EngineRequest:
     stream = bool(fields.get("stream", False))
     include_usage = _include_usage(fields, stream)
@@ -177,7 +183,7 @@ def _finish(
     wanted = _wanted_tokens(fields, smallest)
     exact = fields.get("context_length_exceeded_behavior") == "error"
     body["max_tokens"] = _clip(DEFAULT_MAX_TOKENS if wanted is None else wanted, context_length)
-    return EngineRequest(body, stream, include_usage, legacy, wanted if exact else None)
+    return EngineRequest(body, stream, include_usage, legacy, wanted if exact else None, headers, calls)
 
 
 def _clip(max_tokens: int, context_length: int) -> int:
@@ -203,30 +209,6 @@ def _include_usage(fields: Mapping[str, Any], stream: bool) -> bool:
     only("stream_options", options, {"include_usage"})
     wanted = options.get("include_usage")
     return boolean("stream_options.include_usage", wanted) if wanted is not None else False
-
-
-def _tools(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Tools and the choice among them; the deprecated functions are tools by an older name."""
-    if "tools" in fields and "functions" in fields:
-        raise invalid("only one of 'tools' and 'functions' may be given", "functions")
-    tools = (
-        check_functions("functions", fields["functions"])
-        if "functions" in fields
-        else check_tools("tools", fields.get("tools", []))
-    )
-    choice: str | dict[str, Any] | None = None
-    if "tool_choice" in fields:
-        choice = check_tool_choice("tool_choice", fields["tool_choice"])
-    elif "function_call" in fields:
-        choice = check_function_call("function_call", fields["function_call"])
-    if not tools:
-        if choice not in (None, "auto", "none"):
-            raise invalid("'tool_choice' asks for a tool, but there are no 'tools'", "tool_choice")
-        return {}
-    found: dict[str, Any] = {"tools": tools, "tool_choice": choice or "auto"}
-    if "parallel_tool_calls" in fields:
-        found["parallel_tool_calls"] = boolean("parallel_tool_calls", fields["parallel_tool_calls"])
-    return found
 
 
 def _chat_logprobs(fields: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:

@@ -5,27 +5,25 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
 import msgspec
 
 from gateway.balancer import Balancer
 from gateway.checks import NOT_JSON
-from gateway.dialect import PASSED, EngineRequest
+from gateway.connections import Broken, Connection, Connections, Silent, Unreachable
+from gateway.dialect import EngineRequest
 from gateway.errors import GatewayError, invalid, unavailable
 from gateway.limits import Limits
+from gateway.parameters import PASSED
 from gateway.snapshot import Route, Target
-from gateway.sse import DONE, EventTooLarge, event_batches
+from gateway.sse import EventParts, EventTooLarge, NoEnd, data_of
 
 log = logging.getLogger("hearth.gateway")
 
 ATTEMPTS = 2
-# Engines close idle connections after 5 s; reusing one later races with that.
-KEEPALIVE_SECONDS = 4.0
 ENGINE_OPTION = re.compile(r"(?<!\S)--[a-z]")
 PARAMETER_NOTE = re.compile(r" \(parameter=.*\)$", re.DOTALL)
 ENGINE_PARAMS = PASSED.keys() | {
@@ -38,149 +36,159 @@ ENGINE_PARAMS = PASSED.keys() | {
 }
 
 
-Batches = AsyncIterator[list[dict[str, Any]]]
-"""A stream's events, as the network brings them."""
-
-
-class EngineUnreachable(Exception):
-    """The replica gave no answer at all, so that another one may be asked."""
-
-
 class EngineDied(Exception):
     """The engine stopped in the middle of its answer."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Answer:
     """An engine's answer whose first part has arrived: all of it, or a stream's first events."""
 
     whole: dict[str, Any]
     """Empty for a stream."""
-    batches: Batches | None = None
+    parts: AsyncIterator[bytes] | None = None
+    """A stream's whole events, as the network brings them; see `read_events`."""
+
+
+BROKEN_EVENT = {"error": "no event that can be read"}
+
+
+def read_events(part: bytes) -> list[dict[str, Any]]:
+    """The events of a stream's part; one that cannot be read is an error, and nothing after it counts."""
+    events: list[dict[str, Any]] = []
+    for data in data_of(part):
+        try:
+            event = msgspec.json.decode(data)
+        except NOT_JSON:
+            event = BROKEN_EVENT
+        events.append(event if isinstance(event, dict) else BROKEN_EVENT)
+    return events
 
 
 class Engines:
-    """The connections to all replicas. Only the two paths of the API are ever asked for, and `/tokenize`."""
+    """Asks replicas. Only the two paths of the API are ever asked for, and `/tokenize`."""
 
     def __init__(self, limits: Limits, balancer: Balancer) -> None:
-        self._limits = limits
-        self._balancer = balancer
-        self._client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
-            timeout=aiohttp.ClientTimeout(
-                total=None, sock_connect=limits.connect_seconds, sock_read=limits.silence_seconds
-            ),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        self.limits = limits
+        self.balancer = balancer
+        self.connections = Connections(limits)
 
     async def close(self) -> None:
-        await self._client.close()
+        await self.connections.close()
 
-    @asynccontextmanager
-    async def ask(
-        self, route: Route, endpoint: str, request: EngineRequest, request_id: str
-    ) -> AsyncIterator[Answer]:
+    def ask(self, route: Route, endpoint: str, request: EngineRequest, request_id: str) -> Asking:
         """The first replica's answer, or a second one's when nothing came of the first.
 
-        `route` must have targets. The answer's connection is closed at the end of the block, which is what
-        stops an engine that is still generating.
+        `route` must have targets. The answer is read inside of the block; leaving it in the middle closes the
+        connection, which is what stops an engine that is still generating.
         """
-        failed: set[uuid.UUID] = set()
+        return Asking(self, route, endpoint, request, request_id)
+
+
+class Asking:
+    """One request on its way to a replica: `async with` gives its answer, and lets go of it at the end."""
+
+    def __init__(
+        self, engines: Engines, route: Route, endpoint: str, request: EngineRequest, request_id: str
+    ) -> None:
+        self.engines = engines
+        self.route = route
+        self.request_id = request_id
+        self._endpoint = endpoint
+        self._request = request
+        self._call: _Call | None = None
+
+    async def __aenter__(self) -> Answer:
+        balancer = self.engines.balancer
+        failed: list[uuid.UUID] = []
         for _ in range(ATTEMPTS):
-            target = self._balancer.choose(route.targets, failed)
-            call = _Call(self._client, self._limits, route, target, request_id)
-            async with AsyncExitStack() as stack:
-                stack.enter_context(self._balancer.lease(target))
-                try:
-                    answer = await stack.enter_async_context(call.answer(endpoint, request))
-                except EngineUnreachable as error:
-                    log.warning("replica %s of %s: %s", target.replica_uid, route.deployment.name, error)
-                    self._balancer.avoid(target)
-                    failed.add(target.replica_uid)
-                    continue
-                yield answer
-                return
+            target = balancer.choose(self.route.targets, failed)
+            call = _Call(self, target)
+            try:
+                answer = await call.answer(self._endpoint, self._request)
+            except Unreachable as error:
+                call.release()
+                log.warning("replica %s of %s: %s", target.replica_uid, self.route.deployment.name, error)
+                balancer.avoid(target)
+                failed.append(target.replica_uid)
+            except BaseException:
+                call.release()
+                raise
+            else:
+                self._call = call
+                return answer
         raise unavailable("UNAVAILABLE", "the model's replicas cannot be reached at the moment; try again")
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._call is not None:
+            self._call.release()
 
 
 class _Call:
-    """One request to one replica."""
+    """One request to one replica, which counts as busy until the call is released."""
 
-    def __init__(
-        self, client: aiohttp.ClientSession, limits: Limits, route: Route, target: Target, request_id: str
-    ) -> None:
-        self._client = client
-        self._limits = limits
-        self._route = route
+    def __init__(self, asking: Asking, target: Target) -> None:
+        self._connections = asking.engines.connections
+        self._limits = asking.engines.limits
+        self._route = asking.route
+        self._request_id = asking.request_id
         self._target = target
-        self._headers = {"Content-Type": "application/json", "X-Request-Id": request_id}
+        self._connection: Connection | None = None
+        self._events: EventParts | None = None
+        self._release_target = asking.engines.balancer.take(target)
 
-    @asynccontextmanager
-    async def answer(self, endpoint: str, request: EngineRequest) -> AsyncIterator[Answer]:
+    def release(self) -> None:
+        self._release_target()
+        if self._connection is not None:
+            self._connection.release(nearly_ended=self._events is not None and self._events.is_done)
+            self._connection = None
+
+    async def answer(self, endpoint: str, request: EngineRequest) -> Answer:
         await self._require_room(request)
-        response = await self._post(f"/v1/{endpoint}", request.body)
-        try:
-            if response.status != 200:
-                raise self._refusal(response.status, await self._read(response))
-            if not request.stream:
-                yield Answer(self._object(await self._read(response)))
-                return
-            async with aclosing(self._batches(response)) as batches:
-                first = await self._first(batches)
-                yield Answer({}, _chained(first, batches))
-        finally:
-            response.close()
+        status = await self._post(f"/v1/{endpoint}", request.body)
+        if status != 200:
+            raise self._refusal(status, await self._read())
+        if not request.stream:
+            return Answer(self._object(await self._read()))
+        assert self._connection is not None
+        self._events = EventParts(self._connection.part, self._limits.event_bytes)
+        return Answer({}, _Parts(await self._first(self._events), self._events))
 
-    async def _post(self, path: str, body: dict[str, Any]) -> aiohttp.ClientResponse:
+    async def _post(self, path: str, body: dict[str, Any]) -> int:
         content = msgspec.json.encode({**body, "model": self._target.engine_name})
+        post = self._connections.post
         try:
-            return await self._client.post(self._target.url + path, data=content, headers=self._headers)
-        except aiohttp.ConnectionTimeoutError as error:
-            raise EngineUnreachable(str(error)) from None
-        except TimeoutError:
+            self._connection = await post(self._target.url, path, content, self._request_id)
+        except Silent:
             raise _too_slow() from None
-        except aiohttp.ClientError as error:
-            raise EngineUnreachable(str(error) or type(error).__name__) from None
+        except Broken as error:
+            raise Unreachable(str(error)) from None
+        return self._connection.status
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
-        content = bytearray()
+    async def _read(self) -> bytes:
+        assert self._connection is not None
         try:
-            async for chunk in response.content.iter_any():
-                content += chunk
-                if len(content) > self._limits.answer_bytes:
-                    raise _broken()
-        except TimeoutError:
+            return await self._connection.read(self._limits.answer_bytes)
+        except Silent:
             raise _too_slow() from None
-        except aiohttp.ClientError:
+        except Broken:
             raise _broken() from None
-        return bytes(content)
 
-    async def _batches(self, response: aiohttp.ClientResponse) -> AsyncGenerator[list[dict[str, Any]], None]:
-        """The stream's events, until its end mark; EngineDied when it ends without one."""
-        try:
-            async for batch in event_batches(response.content.iter_any(), self._limits.event_bytes):
-                ended = DONE in batch
-                events = batch[: batch.index(DONE)] if ended else batch
-                if events:
-                    yield [self._object(event) for event in events]
-                if ended:
-                    return
-        except (TimeoutError, aiohttp.ClientError, EventTooLarge) as error:
-            raise EngineDied(type(error).__name__) from None
-        raise EngineDied("the stream has no end")
-
-    async def _first(self, batches: Batches) -> list[dict[str, Any]]:
+    async def _first(self, events: EventParts) -> bytes:
         """The first events. An engine reports what is wrong with a streamed request in the first of them."""
         try:
-            first = await anext(batches)
-        except EngineDied as error:
-            if str(error) == aiohttp.SocketTimeoutError.__name__:
-                raise _too_slow() from None
-            raise EngineUnreachable(f"ended before its first event: {error}") from None
+            first = await anext(events)
+            while not (data := data_of(first)):  # nothing but comments
+                first = await anext(events)
+        except Silent:
+            raise _too_slow() from None
+        except (Broken, NoEnd, EventTooLarge) as error:
+            raise Unreachable(f"ended before its first event: {type(error).__name__}") from None
         except StopAsyncIteration:
             raise _broken() from None
-        if "error" in first[0]:
-            raise self._refusal(_code_of(first[0]), msgspec.json.encode(first[0]))
+        event = self._object(data[0])
+        if "error" in event:
+            raise self._refusal(_code_of(event), msgspec.json.encode(event))
         return first
 
     def _object(self, text: bytes) -> dict[str, Any]:
@@ -195,7 +203,7 @@ class _Call:
     def _refusal(self, status: int, body: bytes) -> Exception:
         """The engine's no, as the caller may see it: what is wrong with the request, and nothing else."""
         if status == 404:
-            return EngineUnreachable("the engine does not know the model")
+            return Unreachable("the engine does not know the model")
         if status in (429, 503):
             return unavailable("OVERLOADED", "the model's engine is overloaded; try again")
         if status in (400, 413, 422):
@@ -223,13 +231,13 @@ class _Call:
                 )
 
     async def _count_tokens(self, prompt: dict[str, Any]) -> tuple[int, int]:
-        response = await self._post("/tokenize", prompt)
-        try:
-            body = await self._read(response)
-            if response.status != 200:
-                raise self._refusal(response.status, body)
-        finally:
-            response.close()
+        status = await self._post("/tokenize", prompt)
+        body = await self._read()
+        assert self._connection is not None
+        self._connection.release()
+        self._connection = None
+        if status != 200:
+            raise self._refusal(status, body)
         counted = self._object(body)
         return int(counted["count"]), int(counted["max_model_len"])
 
@@ -243,10 +251,24 @@ def _prompts(body: dict[str, Any]) -> list[Any]:
     return [{"prompt": item} if isinstance(item, str) else item for item in listed]
 
 
-async def _chained(first: list[dict[str, Any]], rest: Batches) -> Batches:
-    yield first
-    async for batch in rest:
-        yield batch
+class _Parts:
+    """A stream's parts from the first on; EngineDied when it breaks off, or ends without an end mark."""
+
+    def __init__(self, first: bytes, rest: EventParts) -> None:
+        self._first = first
+        self._rest = rest
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        try:
+            return await anext(self._rest)
+        except (Silent, Broken, Unreachable, NoEnd, EventTooLarge) as error:
+            raise EngineDied(type(error).__name__) from None
 
 
 def _code_of(event: dict[str, Any]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from controlplane.config import Settings
 from controlplane.db import AsyncDatabase
 from controlplane.resources.quotas.catalog import allowances
@@ -24,14 +26,15 @@ class Gateway:
     """Everything that requests share. `snapshot` is None until the first one is loaded."""
 
     def __init__(self, settings: Settings, limits: Limits) -> None:
+        self.loop = asyncio.get_running_loop()
         self.settings = settings
         self.limits = limits
         self.snapshot: Snapshot | None = None
         self.database = AsyncDatabase(settings.database_url, settings.database_pool_size)
         self.telemetry = Telemetry()
         self.keys = KeyCache(self.database, limits)
-        self.meter = Meter(self.database, limits, self.telemetry.usage_dropped.inc, settings.prices)
-        self.admission = Admission(limits.in_flight, limits.in_flight_per_account)
+        self.meter = Meter(self.database, limits, self.telemetry.drop_usage, settings.prices)
+        self.admission = Admission(limits.in_flight, limits.in_flight_per_account, limits.held_bytes)
         self.account_limits = NOTHING_KNOWN
         self.request_rate = RequestRate(settings.redis_url, limits)
         self.balancer = Balancer(limits.avoid_seconds)

@@ -3,40 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any
 
 import msgspec
-from starlette.datastructures import Headers
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from gateway.checks import NOT_JSON
 from gateway.errors import ClientGone, GatewayError, invalid, too_large
 from gateway.limits import Limits
 
+WATCHED_AFTER = 0.02
+"""Seconds after which a request is worth a task of its own that waits for its caller's leaving."""
+
 
 class Incoming:
     """Owns an ASGI `receive`: first the body is read from it, then it tells of the disconnect."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        # Asking asyncio for the loop is a call to the system each time.
+        self.loop = loop or asyncio.get_running_loop()
         self._receive = receive
         self._body_ended = asyncio.Event()
         self.is_gone = False
         """The caller left before the end of its body."""
 
+    @property
+    def has_ended(self) -> bool:
+        return self._body_ended.is_set()
+
+    async def next(self) -> bytes:
+        """The next piece of the body; ClientGone when the caller leaves in the middle."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self.is_gone = True
+            raise ClientGone
+        if not message.get("more_body", False):
+            self._body_ended.set()
+        return bytes(message.get("body", b""))
+
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body, piece by piece; ClientGone when the caller leaves in the middle."""
-        more = True
-        while more:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                self.is_gone = True
-                raise ClientGone
-            more = message.get("more_body", False)
-            if not more:
-                self._body_ended.set()
-            if body := message.get("body", b""):
-                yield body
+        """The rest of the body, piece by piece."""
+        while not self.has_ended:
+            if chunk := await self.next():
+                yield chunk
 
     async def skip_body(self) -> None:
         """For requests that have none that matters."""
@@ -44,18 +54,16 @@ class Incoming:
             pass
 
     async def until_gone(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work`, and cancel it when the caller goes away, which raises ClientGone."""
-        task = asyncio.create_task(work)
-        gone = asyncio.create_task(self._gone())
+        """Do `work`, and cancel it when the caller goes away, which raises ClientGone."""
+        watch = _Watch(self.loop, self._gone)
         try:
-            await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                raise ClientGone
-            await task
+            await work
+        except asyncio.CancelledError:
+            if watch.has_cancelled and not watch.task.uncancel():
+                raise ClientGone from None
+            raise
         finally:
-            task.cancel()
-            gone.cancel()
-            await asyncio.gather(task, gone, return_exceptions=True)
+            watch.stop()
 
     async def _gone(self) -> None:
         await self._body_ended.wait()
@@ -63,26 +71,94 @@ class Incoming:
             pass
 
 
-async def read_json(incoming: Incoming, headers: Headers, limits: Limits) -> dict[str, Any]:
-    """The body as a JSON object, of bounded size, depth and time."""
+class _Watch:
+    """Looks out for the caller's leaving, but for a moment first: most answers are there before that."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, gone: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        self.has_cancelled = False
+        self.task = running_task(loop)
+        self._gone = gone
+        self._looking: asyncio.Task[None] | None = None
+        self._timer = loop.call_later(WATCHED_AFTER, self._start)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
+
+    def _start(self) -> None:
+        self._looking = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        await self._gone()
+        self.has_cancelled = True
+        self.task.cancel()
+
+
+def read_headers(scope: Scope) -> dict[str, str]:
+    """The first of each header, by its name in lower case."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+
+
+async def read_json(
+    incoming: Incoming, headers: Mapping[str, str], limits: Limits, hold: Callable[[int], None]
+) -> dict[str, Any]:
+    """The body as a JSON object, of bounded size, depth and time. `hold` counts its bytes as they come."""
     length = headers.get("content-length", "0")
     if length.isdigit() and int(length) > limits.body_bytes:
         raise too_large(limits.body_bytes)
+    task = running_task(incoming.loop)
+    late = _Late(task)
+    # What asyncio.timeout does costs more than reading a body that is there already.
+    timer = incoming.loop.call_later(limits.body_seconds, late.cancel)
     try:
-        async with asyncio.timeout(limits.body_seconds):
-            text = await _read(incoming, limits.body_bytes)
-    except TimeoutError:
-        raise GatewayError(408, "REQUEST_TIMEOUT", "the request's body did not arrive in time") from None
+        text = await _read(incoming, limits.body_bytes, hold)
+    except asyncio.CancelledError:
+        if late.has_cancelled and not task.uncancel():
+            message = "the request's body did not arrive in time"
+            raise GatewayError(408, "REQUEST_TIMEOUT", message) from None
+        raise
+    finally:
+        timer.cancel()
     return parse_object(text, limits.body_depth)
 
 
-async def _read(incoming: Incoming, limit: int) -> bytes:
-    received = bytearray()
-    async for chunk in incoming.chunks():
-        received += chunk
-        if len(received) > limit:
-            raise too_large(limit)
-    return bytes(received)
+class _Late:
+    """Cancels a task that has taken too long, and remembers that it did."""
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self.has_cancelled = False
+        self._task = task
+
+    def cancel(self) -> None:
+        self.has_cancelled = True
+        self._task.cancel()
+
+
+def running_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
+    task = asyncio.current_task(loop)
+    assert task is not None
+    return task
+
+
+async def _read(incoming: Incoming, limit: int, hold: Callable[[int], None]) -> bytes:
+    first = await incoming.next()
+    hold(len(first))
+    if incoming.has_ended:
+        received = first
+    else:
+        whole = bytearray(first)
+        async for chunk in incoming.chunks():
+            hold(len(chunk))
+            whole += chunk
+            if len(whole) > limit:
+                break
+        received = bytes(whole)
+    if len(received) > limit:
+        raise too_large(limit)
+    return received
 
 
 def parse_object(text: bytes, depth: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import asyncio
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +18,6 @@ from typing import Any
 from sqlalchemy import String, bindparam, func
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncSession
-from starlette.datastructures import Headers
 
 from controlplane.auth import hash_key, read_credential, valid_keys
 from controlplane.db import AsyncDatabase
@@ -71,7 +70,7 @@ class KeyCache:
         self._lookups: dict[str, asyncio.Task[KnownKey | None]] = {}
         self._at_once = asyncio.Semaphore(limits.key_lookups)
 
-    async def authenticate(self, headers: Headers) -> KnownKey:
+    async def authenticate(self, headers: Mapping[str, str]) -> KnownKey:
         """The caller's key; 401 without a valid one, 503 when it cannot be looked up now."""
         try:
             credential = read_credential(headers.get("authorization"), headers.get("x-api-key"))
@@ -80,11 +79,11 @@ class KeyCache:
         key = await self._find(hash_key(credential))
         if key is None:
             raise unauthenticated("the API key is not valid")
-        if key.is_expired(datetime.now(UTC)):
+        if key.expire_time is not None and key.is_expired(datetime.now(UTC)):
             raise unauthenticated("the API key has expired")
         return key
 
-    async def authorise(self, headers: Headers) -> KnownKey:
+    async def authorise(self, headers: Mapping[str, str]) -> KnownKey:
         """The key of a caller whose role may run inference; 403 otherwise."""
         key = await self.authenticate(headers)
         if INFERENCE.grant(key.role) is Grant.NO:

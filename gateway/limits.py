@@ -13,10 +13,12 @@ class Limits:
     body_seconds: float = 60.0
     """How long a caller may take to send an inference request."""
 
-    in_flight: int = 1024
+    in_flight: int = 8192
     """Inference requests of this gateway at one time; more are answered with 503."""
-    in_flight_per_account: int = 512
+    in_flight_per_account: int = 4096
     """Of which one account may hold this many; more are answered with 429."""
+    held_bytes: int = 1024 * 1024 * 1024
+    """Of the bodies of all requests at one time; more are answered with 503."""
 
     connect_seconds: float = 5.0
     silence_seconds: float = 600.0
@@ -39,8 +41,8 @@ class Limits:
     key_lookups: int = 8
     """Lookups of unseen keys at one time, so that wrong keys cannot take the connection pool."""
 
-    valkey_seconds: float = 0.005
-    """The longest wait for Valkey while a request waits."""
+    valkey_seconds: float = 0.025
+    """The longest wait for Valkey while a request waits, which few requests of a busy account do."""
     valkey_look_seconds: float = 1.0
 
     snapshot_seconds: float = 1.0

@@ -1,42 +1,103 @@
-"""Chat messages, tools and response formats: checked, and put into the words that the engine reads."""
+"""Chat messages: checked, and put into the words that the engine reads."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from gateway.checks import boolean, json_schema, mapping, only, shown, string
-from gateway.errors import GatewayError, invalid, unsupported
+import msgspec
 
-ROLES = ("system", "user", "assistant", "tool")
-MESSAGE_FIELDS = {"role", "content", "reasoning_content", "tool_calls", "tool_call_id", "name"}
-FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
-FORMATS = ("text", "grammar", "json_schema", "json_object")
+from gateway.checks import NOT_JSON, mapping, only, shown, string
+from gateway.errors import invalid, unsupported
+
+ROLES = ("system", "user", "assistant", "tool", "function", "functions")
+MESSAGE_FIELDS = {
+    "role",
+    "content",
+    "reasoning_content",
+    "tool_calls",
+    "tool_call_id",
+    "name",
+    "function_call",
+}
 
 
 def check_messages(field: str, value: Any) -> list[dict[str, Any]]:
+    """The messages, with the older `function_call` and role `function` as tool calls and their results."""
     if not isinstance(value, list) or not value:
         raise invalid(f"'{field}' must be a list of at least one message", field)
-    return [_message(f"{field}[{index}]", message) for index, message in enumerate(value)]
+    checked = [_message(f"{field}[{index}]", message) for index, message in enumerate(value)]
+    _name_results(field, checked)
+    return checked
+
+
+def take_functions(
+    field: str, messages: list[dict[str, Any]]
+) -> tuple[list[dict[str, Any]], list[Any] | None]:
+    """The messages without the one of the role `functions`, and what it lists; None where there is none."""
+    found = [(index, message) for index, message in enumerate(messages) if message["role"] == "functions"]
+    if not found:
+        return messages, None
+    index, message = found[0]
+    if len(found) > 1:
+        raise invalid(f"'{field}[{found[1][0]}]' is another message of the role functions", field)
+    rest = [each for each in messages if each is not message]
+    if not rest:
+        raise invalid(f"'{field}' must hold a message besides the one of the role functions", field)
+    return rest, _listed(f"{field}[{index}].content", message["content"])
+
+
+def _listed(field: str, content: Any) -> list[Any]:
+    try:
+        listed = msgspec.json.decode(content) if isinstance(content, str) else None
+    except NOT_JSON:
+        listed = None
+    if not isinstance(listed, list) or not listed:
+        raise invalid(f"'{field}' must be the JSON text of a list of functions", field)
+    return listed
 
 
 def _message(field: str, value: Any) -> dict[str, Any]:
     message = {name: inner for name, inner in mapping(field, value).items() if inner is not None}
     role = message.get("role")
-    if role == "function" or "function_call" in message:
-        raise unsupported(field, "use tool_calls and messages of the role tool instead of function calls")
     if role not in ROLES:
         raise invalid(f"'{field}.role' must be one of {', '.join(ROLES)}, not {shown(role)}", f"{field}.role")
     only(field, message, MESSAGE_FIELDS)
     for name in ("name", "tool_call_id", "reasoning_content"):
         if name in message:
             string(f"{field}.{name}", message[name])
+    if not message.get("tool_calls", True):
+        del message["tool_calls"]  # as an answer's empty list is given back
     if "tool_calls" in message:
         message["tool_calls"] = _tool_calls(f"{field}.tool_calls", message["tool_calls"])
-    if role == "tool" and "tool_call_id" not in message:
-        raise invalid(f"'{field}.tool_call_id' is required in a message of the role tool", field)
+    if "function_call" in message:
+        message["tool_calls"] = [_older_call(f"{field}.function_call", message.pop("function_call"))]
+    if "tool_calls" in message and role != "assistant":
+        raise invalid(f"'{field}.tool_calls' belongs to messages of the role assistant", field)
+    if role == "function":
+        message["role"] = "tool"
     message["content"] = _content(f"{field}.content", message)
     return message
+
+
+def _name_results(field: str, messages: list[dict[str, Any]]) -> None:
+    """Give every call an id of its own, and every result the id of a call: the one it names, or the next."""
+    waiting: list[str] = []
+    for index, message in enumerate(messages):
+        calls = message.get("tool_calls", [])
+        for order, call in enumerate(calls):
+            call["id"] = call["id"] or f"call{index:04d}{order % 10}"
+        if calls:
+            waiting = [call["id"] for call in calls]
+        if message["role"] != "tool":
+            continue
+        wanted = message.get("tool_call_id")
+        if wanted is None and not waiting:
+            raise invalid(
+                f"'{field}[{index}].tool_call_id' is required in a message of the role tool",
+                f"{field}[{index}]",
+            )
+        message["tool_call_id"] = wanted = wanted if wanted is not None else waiting[0]
+        waiting = [each for each in waiting if each != wanted]
 
 
 def _content(field: str, message: dict[str, Any]) -> str | list[dict[str, str]] | None:
@@ -64,118 +125,41 @@ def _part(field: str, value: Any) -> dict[str, str]:
 
 
 def _tool_calls(field: str, value: Any) -> list[dict[str, Any]]:
-    if not isinstance(value, list) or not value:
-        raise invalid(f"'{field}' must be a list of at least one tool call", field)
+    if not isinstance(value, list):
+        raise invalid(f"'{field}' must be a list of tool calls", field)
     return [_tool_call(f"{field}[{index}]", call) for index, call in enumerate(value)]
 
 
 def _tool_call(field: str, value: Any) -> dict[str, Any]:
     call = mapping(field, value)
     only(field, call, {"id", "type", "function", "index"})
-    function = mapping(f"{field}.function", call.get("function"))
-    only(f"{field}.function", function, {"name", "arguments"})
+    return _call(f"{field}.function", call.get("function"), string(f"{field}.id", call.get("id")))
+
+
+def _older_call(field: str, value: Any) -> dict[str, Any]:
+    return _call(field, value, "")
+
+
+def _call(field: str, value: Any, call_id: str) -> dict[str, Any]:
+    function = mapping(field, value)
+    only(field, function, {"name", "arguments"})
     return {
-        "id": string(f"{field}.id", call.get("id")),
+        "id": call_id,
         "type": "function",
         "function": {
-            "name": string(f"{field}.function.name", function.get("name")),
-            "arguments": string(f"{field}.function.arguments", function.get("arguments")),
+            "name": string(f"{field}.name", function.get("name")),
+            "arguments": _arguments(f"{field}.arguments", function.get("arguments")),
         },
     }
 
 
-def check_tools(field: str, value: Any) -> list[dict[str, Any]]:
-    if not isinstance(value, list):
-        raise invalid(f"'{field}' must be a list of tools", field)
-    return [_tool(f"{field}[{index}]", tool) for index, tool in enumerate(value)]
-
-
-def _tool(field: str, value: Any) -> dict[str, Any]:
-    tool = mapping(field, value)
-    only(field, tool, {"type", "function"})
-    if tool.get("type", "function") != "function":
-        raise invalid(f"'{field}.type' must be function, not {shown(tool['type'])}", f"{field}.type")
-    return {"type": "function", "function": _function(f"{field}.function", tool.get("function"))}
-
-
-def _function(field: str, value: Any) -> dict[str, Any]:
-    function = mapping(field, value)
-    only(field, function, {"name", "description", "parameters", "strict"})
-    name = string(f"{field}.name", function.get("name"))
-    if not FUNCTION_NAME.fullmatch(name):
-        raise invalid(f"'{field}.name' must be 1 to 64 of a-z, A-Z, 0-9, _ and -", f"{field}.name")
-    kept = {key: inner for key, inner in function.items() if inner is not None}
-    if "parameters" in kept:
-        mapping(f"{field}.parameters", kept["parameters"])
-    if "strict" in kept:
-        boolean(f"{field}.strict", kept["strict"])
-    return kept
-
-
-def check_functions(field: str, value: Any) -> list[dict[str, Any]]:
-    """The deprecated `functions`, as tools."""
-    if not isinstance(value, list):
-        raise invalid(f"'{field}' must be a list of functions", field)
-    return [
-        {"type": "function", "function": _function(f"{field}[{index}]", function)}
-        for index, function in enumerate(value)
-    ]
-
-
-def check_tool_choice(field: str, value: Any) -> str | dict[str, Any]:
-    """`any` is another word for `required`, and so is a choice of type function that names none."""
-    if isinstance(value, str):
-        if value not in ("auto", "none", "any", "required"):
-            raise invalid(
-                f"'{field}' must be auto, none, any, required or a function, not {shown(value)}", field
-            )
-        return "required" if value == "any" else value
-    choice = mapping(field, value)
-    only(field, choice, {"type", "function", "name"})
-    if choice.get("type") != "function":
-        raise invalid(f"'{field}.type' must be function, not {shown(choice.get('type'))}", f"{field}.type")
-    function = mapping(f"{field}.function", choice.get("function") or {})
-    only(f"{field}.function", function, {"name"})
-    name = function.get("name", choice.get("name"))
-    if name is None:
-        return "required"
-    return {"type": "function", "function": {"name": string(f"{field}.function.name", name)}}
-
-
-def check_function_call(field: str, value: Any) -> str | dict[str, Any]:
-    """The deprecated `function_call`, as a tool choice."""
-    if isinstance(value, str):
-        return check_tool_choice(field, value)
-    return check_tool_choice(field, {"type": "function", "function": mapping(field, value)})
-
-
-def response_format(field: str, value: Any) -> dict[str, Any]:
-    """The engine's fields for a response format: `response_format`, `structured_outputs` or none."""
-    wanted = mapping(field, value)
-    kind = wanted.get("type")
-    if kind not in FORMATS:
-        raise _wrong_format(field, kind)
-    if kind == "text":
-        only(field, wanted, {"type"})
-        return {}
-    if kind == "grammar":
-        only(field, wanted, {"type", "grammar"})
-        return {"structured_outputs": {"grammar": string(f"{field}.grammar", wanted.get("grammar"))}}
-    if kind == "json_object":
-        only(field, wanted, {"type", "schema"})
-        if wanted.get("schema") is None:
-            return {"response_format": {"type": "json_object"}}
-        return _schema_format("response", json_schema(f"{field}.schema", wanted["schema"]))
-    only(field, wanted, {"type", "json_schema"})
-    inner = mapping(f"{field}.json_schema", wanted.get("json_schema"))
-    only(f"{field}.json_schema", inner, {"name", "schema", "strict", "description"})
-    name = string(f"{field}.json_schema.name", inner.get("name") or "response")
-    return _schema_format(name, json_schema(f"{field}.json_schema.schema", inner.get("schema")))
-
-
-def _schema_format(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"response_format": {"type": "json_schema", "json_schema": {"name": name, "schema": schema}}}
-
-
-def _wrong_format(field: str, kind: object) -> GatewayError:
-    return invalid(f"Invalid format type: {kind}. Must be one of: {', '.join(FORMATS)}", field)
+def _arguments(field: str, value: Any) -> str:
+    """The JSON text of an object: templates are given the object itself."""
+    text = string(field, value) or "{}"
+    try:
+        read = msgspec.json.decode(text)
+    except NOT_JSON:
+        read = None
+    if not isinstance(read, dict):
+        raise invalid(f"'{field}' must be the JSON text of an object, not {shown(value)}", field)
+    return text

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
+import random
+import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,6 +27,8 @@ from gateway.limits import Limits
 log = logging.getLogger("hearth.gateway")
 
 LARGEST_COUNT = 2**31 - 1
+# For ids that are unique and no secrets: asking the system for each costs as much as the rest of an entry.
+RANDOM = random.Random()
 
 
 @dataclass
@@ -80,47 +83,70 @@ class Meter:
         self._database = database
         self._limits = limits
         self._on_drop = on_drop
-        self._rows: deque[Entry] = deque()
-        self._used: dict[uuid.UUID, datetime] = {}
+        self._rows: deque[tuple[float, dict[str, Any]]] = deque()
+        self._batch: list[Entry] = []
+        """On its way to Postgres, with uids that it keeps when it is sent again."""
+        self._used: dict[uuid.UUID, float] = {}
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._rows) + len(self._batch)
 
     def record(self, used: dict[str, Any]) -> None:
-        """Take what one request used: an entry without its uid, time and cost. Never waits."""
-        if len(self._rows) >= self._limits.usage_rows:
+        """Take what one request used: an entry without its uid, time and cost. Never waits.
+
+        The rest is worked out for a batch at a time, which takes half as long as beside each request.
+        """
+        if len(self) >= self._limits.usage_rows:
             self._drop(1, "there is no room for more")
             return
-        moment = datetime.now(UTC)
-        entry = Entry(uid=time_ordered_uid(moment), create_time=moment, product=INFERENCE, **used)
-        self._rows.append(replace(entry, cost_nanos=self._cost(entry)))
+        self._rows.append((time.time(), used))
 
-    def _cost(self, entry: Entry) -> int:
-        """What others serve is priced by the token; serving oneself is priced by the replica."""
-        if entry.owner_id == entry.account_id:
-            return 0
-        return self._prices.of_tokens(
-            entry.model, entry.prompt_tokens, entry.cached_prompt_tokens, entry.completion_tokens
+    def _next_batch(self) -> list[Entry]:
+        size = min(len(self._rows), self._limits.usage_batch)
+        return [self._entry(*self._rows.popleft()) for _ in range(size)]
+
+    def _entry(self, moment: float, used: dict[str, Any]) -> Entry:
+        return Entry(
+            uid=time_ordered_uid(moment),
+            create_time=datetime.fromtimestamp(moment, UTC),
+            product=INFERENCE,
+            cost_nanos=self._cost(**used),
+            **used,
         )
+
+    def _cost(
+        self,
+        *,
+        account_id: str,
+        owner_id: str,
+        model: str,
+        prompt_tokens: int = 0,
+        cached_prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+        **_: object,
+    ) -> int:
+        """What others serve is priced by the token; serving oneself is priced by the replica."""
+        if owner_id == account_id:
+            return 0
+        return self._prices.of_tokens(model, prompt_tokens, cached_prompt_tokens, completion_tokens)
 
     def note_use(self, key_uid: uuid.UUID) -> None:
         """Remember that a key was used just now."""
-        self._used[key_uid] = datetime.now(UTC)
+        self._used[key_uid] = time.time()
 
     async def flush(self) -> None:
         """Write what is held. When Postgres is away it raises, and everything is kept for the next time."""
-        while self._rows:
-            batch = [self._rows[i] for i in range(min(len(self._rows), self._limits.usage_batch))]
+        while self._batch or self._rows:
+            self._batch = self._batch or self._next_batch()
             try:
-                await self._write(_insert_entries, batch)
+                await self._write(_insert_entries, self._batch)
             except (DataError, IntegrityError):
-                await self._write_singly(batch)
-            for _ in batch:
-                self._rows.popleft()
+                await self._write_singly(self._batch)
+            self._batch = []
         if self._used:
             used, self._used = self._used, {}
             try:
-                await self._write(_touch_keys, [{"key": uid, "at": used[uid]} for uid in sorted(used)])
+                await self._write(_touch_keys, [_use(uid, used[uid]) for uid in sorted(used)])
             except DATABASE_ERRORS:
                 self._used = used | self._used
                 raise
@@ -138,7 +164,7 @@ class Meter:
         try:
             await self.flush()
         except DATABASE_ERRORS as error:
-            self._drop(len(self._rows), f"at shutdown: {first_line(error)}")
+            self._drop(len(self), f"at shutdown: {first_line(error)}")
 
     async def _write(self, statement: Any, batch: list[Any]) -> None:
         async with asyncio.timeout(self._limits.database_seconds), self._database.session() as session:
@@ -156,10 +182,14 @@ async def _insert_entries(session: AsyncSession, batch: list[Entry]) -> None:
     await session.run_sync(write_entries, batch)
 
 
-def time_ordered_uid(moment: datetime) -> uuid.UUID:
+def _use(key_uid: uuid.UUID, moment: float) -> dict[str, Any]:
+    return {"key": key_uid, "at": datetime.fromtimestamp(moment, UTC)}
+
+
+def time_ordered_uid(moment: float) -> uuid.UUID:
     """A random uid that begins with the time, as UUIDv7 has it: new rows stand together in the index."""
-    ms = int(moment.timestamp() * 1000)
-    tail = secrets.randbits(74)
+    ms = int(moment * 1000)
+    tail = RANDOM.getrandbits(74)
     return uuid.UUID(int=ms << 80 | 7 << 76 | (tail >> 62) << 64 | 2 << 62 | tail & (1 << 62) - 1)
 
 

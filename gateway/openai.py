@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import itertools
 import time
-import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from controlplane.checks.tool_calls import CallForm
 from gateway.answers import MalformedAnswer, Shaper
 from gateway.dialect import EngineRequest, translate_chat, translate_completion
-from gateway.engines import Batches, EngineDied
+from gateway.engines import EngineDied, read_events
 from gateway.errors import GatewayError, invalid, model_not_found, unavailable
 from gateway.gateway import Gateway
-from gateway.incoming import Incoming, read_json
+from gateway.incoming import Incoming, read_headers, read_json
 from gateway.keys import KnownKey
-from gateway.metering import Tokens
+from gateway.metering import RANDOM, Tokens
+from gateway.passage import Passage, is_plain
 from gateway.resolver import reachable_models, resolve
 from gateway.snapshot import Route, Snapshot
 from gateway.sse import encode_done, encode_events
+from gateway.tools.answers import WrongCall
+
+Headers = list[tuple[bytes, bytes]]
 
 CLIENT_GONE = 499
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
@@ -37,7 +40,7 @@ class Kind:
     """One of the two ways to ask for text."""
 
     endpoint: str
-    translate: Callable[[dict[str, Any], int, str | None], EngineRequest]
+    translate: Callable[[dict[str, Any], int, str | None, CallForm], EngineRequest]
     needs_chat: bool
 
 
@@ -53,11 +56,11 @@ class TextEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway: Gateway = scope["app"].state.gateway
-        headers = Headers(scope=scope)
+        headers = read_headers(scope)
         key = await authenticate(gateway, scope, headers)
-        with gateway.admission.enter(key.account_id):
-            incoming = Incoming(receive)
-            sent = await read_json(incoming, headers, gateway.limits)
+        with gateway.admission.enter(key.account_id) as place:
+            incoming = Incoming(receive, gateway.loop)
+            sent = await read_json(incoming, headers, gateway.limits, place.hold)
             if isolation := headers.get("x-prompt-cache-isolation-key"):
                 sent.setdefault("prompt_cache_isolation_key", isolation)
             exchange = Exchange(gateway, self._kind, key, find_route(gateway, key, sent.get("model")))
@@ -75,7 +78,7 @@ class Exchange:
         self._gateway = gateway
         self._kind = kind
         self._key = key
-        self._id = uuid.uuid4().hex
+        self._id = f"{RANDOM.getrandbits(128):032x}"
         self._tokens = Tokens()
         self._started = time.monotonic()
 
@@ -85,14 +88,15 @@ class Exchange:
         # A visitor's prompts are cached apart, so that hits and their timing tell nothing of other accounts.
         owner = self.route.deployment.account_id
         scope = None if owner == self._key.account_id else self._key.account_id
-        return self._kind.translate(sent, self.route.deployment.context_length, scope)
+        model, deployment = self.route.model, self.route.deployment
+        return self._kind.translate(sent, deployment.context_length, scope, model.call_form)
 
     async def run(self, request: EngineRequest, send: Send) -> None:
         """Answer, and record what it took, however it ends."""
         require_ready(self.route, self._key)
         self._tokens.choices_per_prompt = request.body.get("n", 1)
-        in_flight = self._gateway.telemetry.in_flight.labels(self.route.deployment.name)
-        in_flight.inc()
+        in_flight, deployment = self._gateway.telemetry.in_flight, self.route.deployment.name
+        in_flight[deployment] += 1
         status = CLIENT_GONE
         try:
             status = await self._answer(request, send)
@@ -100,7 +104,7 @@ class Exchange:
             status = error.status
             raise
         finally:
-            in_flight.dec()
+            in_flight[deployment] -= 1
             self._record(status, request.stream)
 
     async def _answer(self, request: EngineRequest, send: Send) -> int:
@@ -109,16 +113,18 @@ class Exchange:
             self._tokens,
             include_usage=request.include_usage,
             legacy_logprobs=request.legacy_logprobs,
+            calls=request.calls,
         )
         engines = self._gateway.engines
         async with engines.ask(self.route, self._kind.endpoint, request, self._id) as answer:
             elapsed = time.monotonic() - self._started
-            self._gateway.telemetry.first_byte.labels(self._kind.endpoint).observe(elapsed)
-            if answer.batches is not None:
-                return await self._stream(answer.batches, shaper, send)
-            return await self._whole(answer.whole, shaper, send)
+            self._gateway.telemetry.see_first_byte(self._kind.endpoint, elapsed)
+            if answer.parts is not None:
+                passage = Passage(self.route.model.name, self._tokens) if is_plain(request) else None
+                return await self._stream(answer.parts, shaper, passage, request.headers, send)
+            return await self._whole(answer.whole, shaper, request.headers, send)
 
-    async def _whole(self, answer: dict[str, Any], shaper: Shaper, send: Send) -> int:
+    async def _whole(self, answer: dict[str, Any], shaper: Shaper, more: Headers, send: Send) -> int:
         try:
             content = msgspec.json.encode(shaper.whole(answer))
         except MalformedAnswer:
@@ -129,20 +135,31 @@ class Exchange:
             (b"x-request-id", self._id.encode()),
             (b"fireworks-prompt-tokens", str(self._tokens.prompt).encode()),
             (b"fireworks-cached-prompt-tokens", str(self._tokens.cached).encode()),
+            *more,
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": content})
         return 200
 
-    async def _stream(self, batches: Batches, shaper: Shaper, send: Send) -> int:
+    async def _stream(
+        self,
+        parts: AsyncIterator[bytes],
+        shaper: Shaper,
+        passage: Passage | None,
+        more: Headers,
+        send: Send,
+    ) -> int:
         """Relay the events as they come. What goes wrong from here on is told in an event of its own."""
-        headers = [EVENT_STREAM, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
+        headers = [EVENT_STREAM, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"), *more]
         headers.append((b"x-request-id", self._id.encode()))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         try:
-            async for events in batches:
-                await self._send_events(events, shaper, send)
+            async for part in parts:
+                passed, rest = passage.take(part) if passage else (b"", part)
+                await self._send_events(passed, read_events(rest) if rest else [], shaper, send)
             status, ending = 200, encode_events(shaper.end()) + encode_done()
+        except WrongCall as error:
+            status, ending = error.status, encode_events([error.body])
         except (EngineDied, MalformedAnswer, GatewayError):
             broken = GatewayError(
                 502, "BAD_GATEWAY", "the model's engine stopped in the middle of its answer"
@@ -151,11 +168,18 @@ class Exchange:
         await _send_body(send, ending, more=False)
         return status
 
-    async def _send_events(self, events: list[dict[str, Any]], shaper: Shaper, send: Send) -> None:
+    async def _send_events(
+        self, passed: bytes, events: list[dict[str, Any]], shaper: Shaper, send: Send
+    ) -> None:
         """What came together leaves together; what came before an engine's error leaves before it."""
         good = list(itertools.takewhile(lambda event: "error" not in event, events))
-        if chunks := encode_events(chunk for event in good for chunk in shaper.chunk(event)):
-            await _send_body(send, chunks)
+        shaped: list[dict[str, Any]] = []
+        try:
+            for event in good:
+                shaped += shaper.chunk(event)
+        finally:
+            if chunks := passed + encode_events(shaped):
+                await _send_body(send, chunks)
         if len(good) < len(events):
             raise EngineDied("the engine reported an error")
 
@@ -183,7 +207,7 @@ async def _send_body(send: Send, body: bytes, *, more: bool = True) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
-async def authenticate(gateway: Gateway, scope: Scope, headers: Headers) -> KnownKey:
+async def authenticate(gateway: Gateway, scope: Scope, headers: Mapping[str, str]) -> KnownKey:
     """The key of a caller who may run inference."""
     key = await gateway.keys.authorise(headers)
     gateway.meter.note_use(key.uid)

@@ -124,6 +124,8 @@ def _model(row: ModelRow, base: ModelRow, deployment: Deployment) -> Model:
         supports_chat=row.conversation_config is not None or base.conversation_config is not None,
         supports_image_input=row.supports_image_input,
         supports_tools=row.supports_tools or base.supports_tools,
+        # An engine has one template, its base's.
+        call_form=base.call_form,
     )
 
 

@@ -3,6 +3,12 @@
 A sliding window: the requests of this minute, and of the one before as much as still lies within the last
 sixty seconds. Valkey is asked only while it is known to answer, and for some milliseconds at most; without
 it every gateway lets an account send as much as it has seen itself.
+
+A gateway that is asked often takes several requests' places at once, and lets requests through on them
+without asking again. Places count as used in the minute in which they were taken, and are good for that
+minute only, so that never more requests are let through than the limit allows. What a gateway has taken and
+not used is missing to the others until it slides out of the window: at most one `SHARE`-th of the limit for
+each gateway.
 """
 
 from __future__ import annotations
@@ -35,15 +41,21 @@ KNOWN_ACCOUNTS = 10_000
 TOLERANCE = 1e-6
 """Who waits as long as told must not be refused for the last digit of a weight."""
 
-COUNT_ONE = """
+SHARE = 200
+"""So much of a limit a gateway may take at once, and no more than it has let through in this minute."""
+MOST_PLACES = 1000
+
+TAKE = """
 local current = tonumber(redis.call('GET', KEYS[1]) or '0')
 local before = tonumber(redis.call('GET', KEYS[2]) or '0')
-if current + before * tonumber(ARGV[2]) + 1 > tonumber(ARGV[1]) + 0.000001 then
+local room = math.floor(tonumber(ARGV[1]) + 0.000001 - current - before * tonumber(ARGV[2]))
+local taken = math.min(room, tonumber(ARGV[3]))
+if taken < 1 then
   return {0, current, before}
 end
-redis.call('INCR', KEYS[1])
+redis.call('INCRBY', KEYS[1], taken)
 redis.call('EXPIRE', KEYS[1], 180)
-return {1, current, before}
+return {taken, current, before}
 """
 
 
@@ -64,13 +76,14 @@ class Window:
 class Seen:
     """What was counted when a request came, itself not included."""
 
-    admitted: bool
+    places: int
+    """How many requests may come now."""
     current: int
     before: int
 
     @staticmethod
     def decide(limit: int, window: Window, current: int, before: int) -> Seen:
-        return Seen(current + before * window.weight + 1 <= limit + TOLERANCE, current, before)
+        return Seen(int(current + before * window.weight + 1 <= limit + TOLERANCE), current, before)
 
     def recent(self, window: Window) -> int:
         return math.ceil(self.current + self.before * window.weight - TOLERANCE)
@@ -95,11 +108,26 @@ class Minute:
     number: int
     models: Counter[str] = field(default_factory=Counter)
     before: Counter[str] = field(default_factory=Counter)
+    count: int = 0
+    """Of all models together."""
+    places: int = 0
+    """Taken in Valkey and not used yet."""
+    taking: asyncio.Task[Seen | None] | None = None
+    """Requests that come while places are being taken wait for them, instead of asking as well."""
 
     def turn_to(self, number: int) -> None:
         if number != self.number:
             self.before = self.models if number == self.number + 1 else Counter()
             self.models, self.number = Counter(), number
+            self.count = self.places = 0
+
+    def let_through(self, model: str) -> None:
+        self.models[model] += 1
+        self.count += 1
+
+    def wanted(self, limit: int) -> int:
+        """How many places to take: one at a time for who asks seldom or may ask little."""
+        return max(1, min(self.count, limit // SHARE, MOST_PLACES))
 
 
 class LocalCounts:
@@ -109,7 +137,9 @@ class LocalCounts:
         self._minutes: OrderedDict[str, Minute] = OrderedDict()
 
     def of(self, account_id: str, window: Window) -> Minute:
-        minute = self._minutes.setdefault(account_id, Minute(window.minute))
+        minute = self._minutes.get(account_id)
+        if minute is None:
+            minute = self._minutes[account_id] = Minute(window.minute)
         minute.turn_to(window.minute)
         self._minutes.move_to_end(account_id)
         while len(self._minutes) > KNOWN_ACCOUNTS:
@@ -132,7 +162,7 @@ class RequestRate:
             retry=Retry(NoBackoff(), 0),
         )
         self._valkey: Redis = Redis.from_pool(pool)
-        self._count_one = self._valkey.register_script(COUNT_ONE)
+        self._take_places = self._valkey.register_script(TAKE)
 
     @property
     def is_shared(self) -> bool:
@@ -141,20 +171,26 @@ class RequestRate:
 
     async def admit(self, limit: Limit, model: str) -> None:
         """Count a request, or 429 that says when the next one fits."""
-        window = Window.at(self._clock())
-        minute = self._local.of(limit.account_id, window)
-        seen = await self._ask(limit, window) if self.is_shared else None
-        if seen is None:
-            seen = Seen.decide(limit.value, window, minute.models.total(), minute.before.total())
-        if not seen.admitted:
-            raise too_many(limit, window, seen, minute)
-        minute.models[model] += 1
+        while True:
+            window = Window.at(self._clock())
+            minute = self._local.of(limit.account_id, window)
+            if minute.places:
+                minute.places -= 1
+                break
+            seen = await self._take(limit, window, minute) if self.is_shared else None
+            if seen is None:
+                seen = Seen.decide(limit.value, window, minute.count, minute.before.total())
+                if seen.places:
+                    break
+            if not seen.places:
+                raise too_many(limit, window, seen, minute)
+        minute.let_through(model)
 
     async def look(self) -> None:
         """See whether Valkey answers, and have a connection to it open."""
         try:
             async with asyncio.timeout(1.0):
-                await self._valkey.script_load(COUNT_ONE)
+                await self._valkey.script_load(TAKE)
         except VALKEY_ERRORS as error:
             self._miss(MISSES, error)
             return
@@ -166,21 +202,36 @@ class RequestRate:
         await self._valkey.aclose()
         await self._valkey.connection_pool.disconnect()
 
-    async def _ask(self, limit: Limit, window: Window) -> Seen | None:
+    async def _take(self, limit: Limit, window: Window, minute: Minute) -> Seen | None:
+        """Places for this request and those that wait with it; none of them ends it by leaving."""
+        if minute.taking is None:
+            minute.taking = asyncio.create_task(self._fill(limit, window, minute))
+        return await asyncio.shield(minute.taking)
+
+    async def _fill(self, limit: Limit, window: Window, minute: Minute) -> Seen | None:
+        try:
+            seen = await self._ask(limit, window, minute.wanted(limit.value))
+            if seen is not None and minute.number == window.minute:
+                minute.places += seen.places
+            return seen
+        finally:
+            minute.taking = None
+
+    async def _ask(self, limit: Limit, window: Window, wanted: int) -> Seen | None:
         """None when Valkey does not answer in time."""
         # The braces keep both keys on one node of a cluster.
         name = f"hearth:requests:{{{limit.account_id}}}:"
         keys = [name + str(window.minute), name + str(window.minute - 1)]
         try:
             async with asyncio.timeout(self._seconds):
-                admitted, current, before = await self._count_one(
-                    keys=keys, args=[limit.value, window.weight]
+                places, current, before = await self._take_places(
+                    keys=keys, args=[limit.value, window.weight, wanted]
                 )
         except VALKEY_ERRORS as error:
             self._miss(self._misses + 1, error)
             return None
         self._misses = 0
-        return Seen(bool(admitted), int(current), int(before))
+        return Seen(int(places), int(current), int(before))
 
     def _miss(self, misses: int, error: Exception) -> None:
         if self.is_shared and misses >= MISSES:

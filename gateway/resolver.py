@@ -1,7 +1,7 @@
 """From the `model` of a request to the deployed model that answers it.
 
-Pure: the snapshot and the caller go in, a route comes out, or nothing. Whoever may not reach a route gets
-the same nothing as for a name that does not exist.
+The snapshot and the caller go in, a route comes out, or nothing; nothing else plays a part. Whoever may not
+reach a route gets the same nothing as for a name that does not exist.
 
 | form | example |
 | --- | --- |
@@ -19,6 +19,9 @@ from gateway.snapshot import Key, Route, Snapshot
 
 PLATFORM_ALIAS = "fireworks"
 GONE = frozenset({"UNDEPLOYING"})
+MOST_KEPT = 10_000
+"""Names whose routes are remembered for as long as the snapshot is the newest."""
+LONGEST_KEPT = 300
 
 
 class Names:
@@ -47,6 +50,18 @@ class Names:
 
 def resolve(snapshot: Snapshot, account_id: str, platform_account: str, identifier: str) -> Route | None:
     """The route that `identifier` means to a caller of `account_id`, if there is one it may reach."""
+    asked = (account_id, platform_account, identifier)
+    if asked in snapshot.resolved:
+        return snapshot.resolved[asked]
+    found = _resolve(snapshot, account_id, platform_account, identifier)
+    if len(identifier) <= LONGEST_KEPT:
+        if len(snapshot.resolved) >= MOST_KEPT:
+            snapshot.resolved.clear()
+        snapshot.resolved[asked] = found
+    return found
+
+
+def _resolve(snapshot: Snapshot, account_id: str, platform_account: str, identifier: str) -> Route | None:
     names = Names(account_id, platform_account)
     left, hash_sign, right = identifier.partition("#")
     deployment = names.read(right) if hash_sign else None

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 
+from controlplane.checks.tool_calls import PLAIN_TEMPLATE, CallForm
+
 Key = tuple[str, str]
 """(account id, resource id)"""
 
@@ -25,6 +27,8 @@ class Model:
     supports_chat: bool
     supports_image_input: bool
     supports_tools: bool
+    call_form: CallForm = PLAIN_TEMPLATE
+    """How it is shown functions, and writes calls of them."""
 
     @property
     def name(self) -> str:
@@ -88,6 +92,10 @@ class Snapshot:
     by_model: Mapping[Key, tuple[Route, ...]] = field(default_factory=lambda: MappingProxyType({}))
     by_deployed_model: Mapping[Key, Route] = field(default_factory=lambda: MappingProxyType({}))
     by_deployment: Mapping[Key, tuple[Route, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    resolved: dict[tuple[str, str, str], Route | None] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """What `resolve` has found here, by what it was asked."""
 
     @staticmethod
     def of(routes: Iterable[Route]) -> Snapshot:

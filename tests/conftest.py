@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 import uuid
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from launcher.embedded import Services
 from launcher.program import Program, last_words, spawn
 
 START_SECONDS = 60.0
+# A shell that starts the tests in the background has them ignore Ctrl-C; what they start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ from controlplane.config import get_settings
 from controlplane.queue import CONTROL_QUEUE, QUEUE_OF, RECONCILE_FINE_TUNING_JOB
 
 SWEEP_SECONDS = 1.0
+# This asks the store for all unfinished uploads, for what is days old.
+ABANDONED_UPLOADS_SECONDS = 900.0
 
 app = Celery("hearth", broker=get_settings().redis_url, include=["workers.tasks"])
 app.conf.update(
@@ -26,6 +28,11 @@ app.conf.update(
             "schedule": SWEEP_SECONDS,
             # A sweep that nobody took within its period is worth nothing any more.
             "options": {"expires": SWEEP_SECONDS * 2, "queue": CONTROL_QUEUE},
-        }
+        },
+        "abandoned uploads": {
+            "task": "hearth.abort_abandoned_uploads",
+            "schedule": ABANDONED_UPLOADS_SECONDS,
+            "options": {"expires": ABANDONED_UPLOADS_SECONDS, "queue": CONTROL_QUEUE},
+        },
     },
 )

@@ -19,7 +19,7 @@ from workers.reconcile.datasets import reconcile_dataset
 from workers.reconcile.deployments import reconcile_deployment
 from workers.reconcile.fine_tuning_jobs import reconcile_fine_tuning_job
 from workers.reconcile.models import reconcile_model
-from workers.reconcile.sweep import run_sweep
+from workers.reconcile.sweep import abort_abandoned_uploads, run_sweep
 
 
 @lru_cache(maxsize=1)
@@ -51,3 +51,8 @@ def fine_tuning_job(uid: str) -> None:
 @shared_task(name="hearth.sweep")
 def sweep() -> None:
     run_sweep(context())
+
+
+@shared_task(name="hearth.abort_abandoned_uploads")
+def abandoned_uploads() -> None:
+    abort_abandoned_uploads(context())

@@ -1,6 +1,5 @@
 """Deployments: serving a base model on GPUs of one's own."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,93 +7,138 @@ from typing import Annotated, Any
 import typer
 
 from cli.commands import standard
-from cli.errors import CliError
-from cli.options import Fields, Flag, Kind, camel_case
-from cli.registry import command
+from cli.connection.session import Session
+from cli.errors import ApiError, CliError, UsageError
+from cli.language.deployment_flags import CREATE, UPDATE
+from cli.language.enums import near_values
+from cli.language.flags import Wait, WaitTimeout, refuse
+from cli.language.options import Fields, Flag, Kind
+from cli.language.registry import command
+from cli.language.yaml_files import camel_keys, read_mapping
 from cli.resources import short_id
-from cli.session import Session
-from cli.waiting import Verdict, state_line, state_of, status_of, wait_for
+from cli.show.waiting import Verdict, WaitFailed, state_line, state_of, status_of, wait_for
 
-_POLICY = "autoscalingPolicy"
-# What both create and update take.
-_FLAGS = (
-    Flag("accelerator-count", "acceleratorCount", "GPUs for each replica.", Kind.INTEGER),
-    Flag("accelerator-type", "acceleratorType", "Its type, such as NVIDIA_H100_80GB.", Kind.ACCELERATOR),
-    Flag("deployment-shape", "deploymentShape", "A deployment shape to take the settings from."),
-    Flag("deployment-template", "deploymentTemplate", "A deployment template."),
-    Flag("description", "description", "What it is for; fewer than 1000 characters."),
-    Flag("direct-route-api-keys", "directRouteApiKeys", "Keys for the direct route.", Kind.WORDS),
-    Flag("direct-route-type", "directRouteType", "INTERNET, GCP_PRIVATE_SERVICE_CONNECT or AWS_PRIVATELINK."),
-    Flag("display-name", "displayName", "A name for people; fewer than 64 characters."),
-    Flag("draft-model", "draftModel", "The draft model for speculative decoding."),
-    Flag("draft-token-count", "draftTokenCount", "How many tokens it drafts.", Kind.INTEGER),
-    Flag("enable-addons", "enableAddons", "Let LoRA adapters be deployed on it.", Kind.SWITCH),
-    Flag("enable-mtp", "enableMtp", "Multi-token prediction.", Kind.SWITCH),
-    Flag("enable-session-affinity", "enableSessionAffinity", "Keep a user on one replica.", Kind.SWITCH),
-    Flag("expire-time", "expireTime", "When it ends, such as 2030-01-01T00:00:00Z."),
-    Flag("load-targets", f"{_POLICY}.loadTargets", "Load to scale for, such as default=0.8.", Kind.PAIRS),
-    Flag("long-prompt", "autoTune.longPrompt", "Tune it for long prompts.", Kind.SWITCH),
-    Flag("max-context-length", "maxContextLength", "The longest context, in tokens.", Kind.INTEGER),
-    Flag("max-peft-batch-size", "maxPeftBatchSize", "Concurrent requests to adapters.", Kind.INTEGER),
-    Flag("max-replica-count", "maxReplicaCount", "The most replicas.", Kind.INTEGER),
-    Flag("min-replica-count", "minReplicaCount", "The fewest replicas; 0 scales to zero.", Kind.INTEGER),
-    Flag("ngram-speculation-length", "ngramSpeculationLength", "Tokens to guess by n-gram.", Kind.INTEGER),
-    Flag("precision", "precision", "The precision to serve in, such as FP16 or FP8."),
-    Flag("scale-up-window", f"{_POLICY}.scaleUpWindow", "How long until it grows.", Kind.DURATION),
-    Flag("scale-down-window", f"{_POLICY}.scaleDownWindow", "How long before it shrinks.", Kind.DURATION),
-    Flag("scale-to-zero-window", f"{_POLICY}.scaleToZeroWindow", "How long idle before 0.", Kind.DURATION),
-    Flag("world-size", "worldSize", "GPUs that the model is split over.", Kind.INTEGER),
+_LAST_LINES = 10
+_EXAMPLE = "firectl create deployment my-model --enable-addons --wait"
+_Id = Annotated[str, typer.Argument(metavar="ID", help="The deployment's id or name.")]
+
+
+@command(
+    "create",
+    "deployment",
+    flags=CREATE,
+    example=_EXAMPLE,
+    see_also=("get deployment", "scale deployment", "deploy"),
 )
-_CREATE_FLAGS = (
-    *_FLAGS,
-    Flag("deployment-id", "?deploymentId", "The id; made up by default.", also=("--deployment",)),
-    Flag("region", "placement.region", "The region to run in."),
-    Flag("disable-speculative-decoding", "?disableSpeculativeDecoding", "No draft model.", Kind.SWITCH),
-    Flag("disable-auto-deploy", "?disableAutoDeploy", "Do not deploy the base model on it.", Kind.SWITCH),
-    Flag("validate-only", "?validateOnly", "Only check the request.", Kind.SWITCH),
-)
-_ID = typer.Argument(metavar="ID", help="The deployment's id or name.")
-_WAIT = typer.Option("--wait/--no-wait", help="Wait until it is done.", show_default=False)
-_TIMEOUT = typer.Option("--wait-timeout", help="How long to wait at most.", metavar="DURATION")
-
-
-@command("create", "deployment", flags=_CREATE_FLAGS)
 def create_deployment(
     session: Session,
     fields: Fields,
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="The base model's id or name.")] = None,
+    model_id: Annotated[
+        str | None, typer.Option("--model-id", help="An adapter of the model to deploy on it as well.")
+    ] = None,
     file: Annotated[
         Path | None, typer.Option(help="A YAML or JSON file with the deployment; flags win over it.")
     ] = None,
-    wait: Annotated[bool, _WAIT] = False,
-    wait_timeout: Annotated[str, _TIMEOUT] = "1h",
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = "1h",
 ) -> None:
     """Serve a base model on GPUs of your own."""
-    body = _merged(_from_file(file) if file else {}, fields.body)
+    refuse(fields, CREATE)
+    _drop_what_holds_already(fields)
+    body = _merged(_from_file(file) if file else {}, _spelled_out(fields).body)
     if model:
         body["baseModel"] = model
-    if not body.get("baseModel"):
-        raise CliError("which model?", advice=["firectl create deployment MODEL", "firectl list models"])
-    created = session.client.call("POST", session.parent("deployment"), query=fields.query, body=body)
+    if not body.get("baseModel") and not body.get("deploymentShape"):
+        raise UsageError("which model?", advice=["firectl create deployment MODEL", "firectl list models"])
+    try:
+        with near_values():
+            created = session.client.call("POST", session.parent("deployment"), query=fields.query, body=body)
+    except ApiError as error:
+        error.advice += _ways_for_an_adapter(session, str(body.get("baseModel") or ""), error)
+        raise
+    if fields.query.get("validateOnly"):
+        session.output.note("The request is good; nothing was created")
+        session.output.resource(created)
+        return
+    _show_created(session, created, model_id, wait_timeout if wait else None)
+
+
+def _show_created(
+    session: Session, created: dict[str, Any], adapter: str | None, wait_timeout: str | None
+) -> None:
+    """The new deployment, with the adapter that was asked for on it, once it is ready if one waits."""
     name = str(created.get("name", ""))
-    if wait and not fields.query.get("validateOnly"):
-        session.output.note(f"Created {name}")
+    if adapter:
+        _deploy(session, created, adapter)
+    if wait_timeout is not None:
+        session.output.note(f"Waiting for {name}")
         created = wait_ready(session, name, wait_timeout)
     session.output.resource(created)
-    if not wait and state_of(created) == "CREATING":
-        session.output.note(f"Watch it with: firectl get deployment {short_id(name)}")
+    if state_of(created) == "READY":
+        session.output.note(f"Ask it with: firectl chat {name}")
+    else:
+        session.output.note(f"Watch it with: firectl get deployment {short_id(name)} --watch")
 
 
-@command("update", "deployment", flags=_FLAGS)
-def update_deployment(session: Session, id: Annotated[str, _ID], fields: Fields) -> None:
+def _ways_for_an_adapter(session: Session, model: str, error: ApiError) -> list[str]:
+    """What to type when the model that was named is an adapter: it goes on a deployment of its base."""
+    if error.status != 400 or not model:
+        return []
+    try:
+        details = session.get("model", model).get("peftDetails") or {}
+    except CliError:
+        return []  # the refusal itself is what matters; it is told already
+    base = details.get("baseModel")
+    return [f"firectl create deployment {base} --enable-addons --model-id {model} --wait"] if base else []
+
+
+def _deploy(session: Session, deployment: Mapping[str, Any], model: str) -> None:
+    """Has a model deployed on a new deployment; its own base model is there without being asked for."""
+    name, deployment_name = session.name("model", model), str(deployment.get("name", ""))
+    if name == deployment.get("baseModel"):
+        return
+    body = {"model": name, "deployment": deployment_name}
+    try:
+        session.client.call("POST", session.parent("deployed-model"), body=body)
+    except CliError as error:
+        error.details.append(f"{deployment_name} was created, without {name}")
+        error.advice += [
+            f"firectl deploy {model} --deployment-id {short_id(deployment_name)}",
+            f"firectl delete deployment {short_id(deployment_name)}",
+        ]
+        raise
+    session.output.note(f"{name} comes with it")
+
+
+@command(
+    "update",
+    "deployment",
+    flags=UPDATE,
+    example="firectl update deployment my-deployment --min-replica-count 0 --max-replica-count 2",
+    see_also=("get deployment", "scale deployment"),
+)
+def update_deployment(session: Session, id: _Id, fields: Fields) -> None:
     """Change a deployment while it serves."""
-    standard.update(session, "deployment", id, fields)
+    asked = bool(fields.paths)
+    refuse(fields, UPDATE)
+    _drop_what_holds_already(fields)
+    if asked and not fields.paths:
+        session.output.resource(session.get("deployment", id))
+        return
+    with near_values():
+        standard.update(session, "deployment", id, _spelled_out(fields))
 
 
-@command("scale", "deployment")
+@command(
+    "scale",
+    "deployment",
+    example="firectl scale deployment my-deployment --replica-count 2",
+    see_also=("get deployment", "update deployment"),
+)
 def scale_deployment(
     session: Session,
-    id: Annotated[str, _ID],
+    id: _Id,
     replica_count: Annotated[int, typer.Option("--replica-count", min=0, help="How many replicas.")],
 ) -> None:
     """Set the number of replicas now."""
@@ -110,48 +154,76 @@ def scale_deployment(
         Flag("hard", "?hard", "Forget it at once; it cannot be undeleted.", Kind.SWITCH),
         Flag("ignore-checks", "?ignoreChecks", "Delete it even while it is in use.", Kind.SWITCH),
     ),
+    example="firectl delete deployment my-deployment --wait",
+    see_also=("undelete deployment", "scale deployment"),
 )
 def delete_deployment(
     session: Session,
-    id: Annotated[str, _ID],
+    id: _Id,
     fields: Fields,
-    wait: Annotated[bool, _WAIT] = False,
-    wait_timeout: Annotated[str, _TIMEOUT] = "1h",
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = "1h",
 ) -> None:
     """Stop a deployment and delete it."""
-    name = standard.delete(session, "deployment", id, fields.query)
+    name = session.name("deployment", id)
+    short = short_id(name)
+    try:
+        session.client.call("DELETE", name, query=fields.query)
+    except ApiError as error:
+        if "ignoreChecks" in error.message:
+            error.advice += [f"firectl delete deployment {short} --ignore-checks"]
+        raise
+    session.output.note(f"Deleting {name}")
     if wait:
-        wait_for(
-            session, name, _judge_deleted, timeout=wait_timeout, lives_on=[f"firectl get deployment {name}"]
-        )
+        watch = [f"firectl get deployment {short}"]
+        wait_for(session, name, _judge_deleted, timeout=wait_timeout, lives_on=watch)
+    if not fields.query.get("hard"):
+        session.output.note(f"Bring it back with: firectl undelete deployment {short}")
+    if session.output.as_json:
+        session.output.json({})
 
 
-@command("undelete", "deployment")
+@command(
+    "undelete",
+    "deployment",
+    example="firectl undelete deployment my-deployment --wait",
+    see_also=("list deployments", "delete deployment"),
+)
 def undelete_deployment(
     session: Session,
-    id: Annotated[str, _ID],
-    wait: Annotated[bool, _WAIT] = False,
-    wait_timeout: Annotated[str, _TIMEOUT] = "1h",
+    id: _Id,
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = "1h",
 ) -> None:
     """Bring back a deployment that was deleted a short while ago."""
     name = session.name("deployment", id)
     revived = session.client.call("POST", f"{name}:undelete", body={})
-    session.output.resource(wait_ready(session, name, wait_timeout) if wait else revived)
+    _show_created(session, revived, None, wait_timeout if wait else None)
 
 
 def wait_ready(session: Session, name: str, timeout: str) -> dict[str, Any]:
-    """Waits until a deployment serves."""
+    """Waits until a deployment serves; a failure comes with the last words of a replica."""
     short = short_id(name)
-    return wait_for(
-        session,
-        name,
-        judge_deployment,
-        timeout=timeout,
-        lives_on=[
-            f"watch it: firectl get deployment {short}",
-            f"delete it: firectl delete deployment {short}",
-        ],
-    )
+    lives_on = [
+        f"watch it: firectl get deployment {short} --watch",
+        f"delete it: firectl delete deployment {short}",
+    ]
+    try:
+        return wait_for(session, name, judge_deployment, timeout=timeout, lives_on=lives_on)
+    except WaitFailed as failure:
+        failure.details += _last_words(session, name, failure.message)
+        failure.advice += lives_on if failure.resource else []
+        raise
+
+
+def _last_words(session: Session, name: str, told: str) -> list[str]:
+    """What the last replica that failed said, unless it is told already."""
+    try:
+        message = str(session.client.get(f"{name}/terminationMessage").get("message") or "")
+    except CliError:
+        return []  # the failure itself is what matters; it is told already
+    lines = message.strip().splitlines()[-_LAST_LINES:]
+    return [] if not lines or message.strip() in told else ["the last replica that failed said:", *lines]
 
 
 def judge_deployment(deployment: Mapping[str, Any] | None) -> Verdict:
@@ -196,15 +268,30 @@ def _replica_words(deployment: Mapping[str, Any]) -> str:
 
 def _from_file(path: Path) -> dict[str, Any]:
     """A deployment in YAML or JSON, with the API's field names or snake_case ones."""
-    import yaml
+    found = camel_keys(read_mapping(path, "deployment", "base_model: my-model"))
+    return {key: value for key, value in found.items() if value is not None}
 
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise CliError(f"{path} is neither YAML nor JSON: {json.dumps(str(error))}") from None
-    if not isinstance(found, dict):
-        raise CliError(f"{path} does not hold a deployment: it should be a list of `field: value` lines")
-    return {camel_case(str(key)): value for key, value in found.items()}
+
+def _drop_what_holds_already(fields: Fields) -> None:
+    """`--long-prompt=false` switches off what no deployment here has."""
+    if fields.body.get("autoTune") == {"longPrompt": False}:
+        del fields.body["autoTune"]
+        fields.paths.remove("autoTune.longPrompt")
+
+
+def _spelled_out(fields: Fields) -> Fields:
+    """Precisions in capitals, and the number of GPUs under the name that the API has for it."""
+    if fields.body.get("precision"):
+        fields.body["precision"] = fields.body["precision"].upper()
+    size = fields.body.pop("worldSize", None)
+    if size is None:
+        return fields
+    count = fields.body.get("acceleratorCount", size)
+    if count != size:
+        raise UsageError(f"--world-size {size} contradicts --accelerator-count {count}; leave it out")
+    fields.body["acceleratorCount"] = size
+    fields.paths = [*dict.fromkeys("acceleratorCount" if p == "worldSize" else p for p in fields.paths)]
+    return fields
 
 
 def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,67 +1,93 @@
 """Fine-tuning jobs."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from cli.commands import standard
+from cli.connection.session import Session
 from cli.errors import CliError
-from cli.job_settings import job_request, read_settings
-from cli.options import Fields, Flag, Kind
-from cli.output import span
-from cli.registry import command
+from cli.language.flags import Wait, WaitTimeout, group
+from cli.language.options import Fields, Flag, Kind
+from cli.language.registry import command
 from cli.resources import short_id
-from cli.session import Session
-from cli.waiting import Verdict, WaitFailed, state_line, state_of, status_of, wait_for
+from cli.training import jobs
+from cli.training.job_settings import KINDS, job_request, read_settings
+from cli.training.jobs import JobId
 
+_NOUN = "fine-tuning-job"
+_KIND = "Kind"
 _FLAGS = (
     Flag("base-model", "baseModel", "The base model to start from."),
     Flag("warm-start-from", "warmStartFrom", "A LoRA adapter to go on from, in place of a base model."),
-    Flag("dataset", "dataset", "The dataset's id."),
+    Flag("dataset", "dataset", "The dataset's id or name."),
     Flag("display-name", "displayName", "A name for people."),
     Flag("job-id", "jobId", "The job's id; made up by default."),
     Flag("model-id", "modelId", "The id of the model that comes out; made up by default."),
-    Flag("epochs", "epochs", "Passes over the dataset; fractions are fine.", Kind.NUMBER),
-    Flag("learning-rate", "learningRate", "The learning rate.", Kind.NUMBER),
-    Flag("lr-scheduler-type", "lrSchedulerType", "How the learning rate changes, such as cosine."),
-    Flag("warmup-steps", "warmupSteps", "Steps until the learning rate is reached.", Kind.INTEGER),
-    Flag("batch-size", "batchSize", "Examples for each step; a power of 2.", Kind.INTEGER),
-    Flag("micro-batch-size", "microBatchSize", "Examples on the GPU at a time.", Kind.INTEGER),
-    Flag("lora-rank", "loraRank", "The rank of the adapter.", Kind.INTEGER),
-    Flag("lora-alpha", "loraAlpha", "The scale of the adapter.", Kind.INTEGER),
-    Flag("lora-target-modules", "loraTargetModules", "The modules that it adapts.", Kind.WORDS),
-    Flag("cutoff-length", "cutoffLength", "The most tokens of an example.", Kind.INTEGER),
-    Flag("early-stop", "earlyStop", "Stop when the evaluation gets no better.", Kind.SWITCH),
-    Flag("evaluation", "evaluation", "Measure the model on a part of the dataset.", Kind.SWITCH),
-    Flag("evaluation-split", "evaluationSplit", "How large that part is, such as 0.15.", Kind.NUMBER),
-    Flag("evaluation-dataset", "evaluationDataset", "A dataset to measure it on."),
-    Flag("wandb-entity", "wandbEntity", "The Weights & Biases entity to report to."),
-    Flag("wandb-project", "wandbProject", "The Weights & Biases project."),
-    Flag("wandb-api-key", "wandbApiKey", "Its key; by default that of WANDB_API_KEY."),
+    *group(
+        "Training",
+        Flag("epochs", "epochs", "Passes over the dataset; fractions are fine.", Kind.NUMBER),
+        Flag("learning-rate", "learningRate", "The learning rate.", Kind.NUMBER),
+        Flag("lr-scheduler-type", "lrSchedulerType", "How the learning rate changes, such as cosine."),
+        Flag("warmup-steps", "warmupSteps", "Steps until the learning rate is reached.", Kind.INTEGER),
+        Flag("batch-size", "batchSize", "Examples for each step; a power of 2.", Kind.INTEGER),
+        Flag("micro-batch-size", "microBatchSize", "Examples on the GPU at a time.", Kind.INTEGER),
+        Flag("lora-rank", "loraRank", "The rank of the adapter.", Kind.INTEGER),
+        Flag("lora-alpha", "loraAlpha", "The scale of the adapter.", Kind.INTEGER),
+        Flag("lora-target-modules", "loraTargetModules", "The modules that it adapts.", Kind.WORDS),
+        Flag("cutoff-length", "cutoffLength", "The most tokens of an example.", Kind.INTEGER),
+        Flag("draft-base-model", "draftModel.baseModel", "A draft model to train too."),
+    ),
+    *group(
+        "Evaluation",
+        Flag("early-stop", "earlyStop", "Stop when the evaluation gets no better.", Kind.SWITCH),
+        Flag("evaluation", "evaluation", "Measure the model on a part of the dataset.", Kind.SWITCH),
+        Flag("evaluation-split", "evaluationSplit", "How large that part is, such as 0.15.", Kind.NUMBER),
+        Flag("evaluation-dataset", "evaluationDataset", "A dataset to measure it on."),
+    ),
+    *group(
+        "Weights & Biases",
+        Flag("wandb-entity", "wandbEntity", "The entity to report to."),
+        Flag("wandb-project", "wandbProject", "The project to report to."),
+        Flag("wandb-api-key", "wandbApiKey", "A key; by default that of WANDB_API_KEY."),
+    ),
 )
+_KIND_HELP = "What the examples are."
 
 
-@command("create", "fine-tuning-job", flags=_FLAGS)
+@command(
+    "create",
+    _NOUN,
+    flags=_FLAGS,
+    example="firectl create fine-tuning-job --dataset my-dataset --base-model my-model --kind conversation",
+    see_also=("get fine-tuning-job", "create dataset", "create supervised-fine-tuning-job"),
+)
 def create_fine_tuning_job(
     session: Session,
     fields: Fields,
     settings_file: Annotated[Path | None, typer.Option(help="A YAML file; flags win over it.")] = None,
     kind: Annotated[
-        str | None, typer.Option(help="text_completion, text_classification or conversation.")
+        str | None, typer.Option(help=_KIND_HELP, metavar="|".join(KINDS), rich_help_panel=_KIND)
     ] = None,
-    conversation_template: Annotated[str | None, typer.Option(help="A Jinja template for the chat.")] = None,
-    input_template: Annotated[str | None, typer.Option(help="The prompt, with {fields} of a row.")] = None,
-    output_template: Annotated[str | None, typer.Option(help="The answer, with {fields} of a row.")] = None,
-    text: Annotated[str | None, typer.Option(help="The field with the text to classify.")] = None,
-    label: Annotated[str | None, typer.Option(help="The field with its label.")] = None,
-    wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", "-w", help="Wait until it is done.", show_default=False)
-    ] = False,
-    wait_timeout: Annotated[
-        str, typer.Option("--wait-timeout", help="How long to wait at most.", metavar="DURATION")
-    ] = "168h",
+    conversation_template: Annotated[
+        str | None, typer.Option(help="A Jinja template for the chat.", rich_help_panel=_KIND)
+    ] = None,
+    input_template: Annotated[
+        str | None, typer.Option(help="The prompt, with {fields} of a row.", rich_help_panel=_KIND)
+    ] = None,
+    output_template: Annotated[
+        str | None, typer.Option(help="The answer, with {fields} of a row.", rich_help_panel=_KIND)
+    ] = None,
+    text: Annotated[
+        str | None, typer.Option(help="The field with the text to classify.", rich_help_panel=_KIND)
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option(help="The field with its label.", rich_help_panel=_KIND)
+    ] = None,
+    wait: Wait = False,
+    wait_timeout: WaitTimeout = "168h",
 ) -> None:
     """Fine-tune a model on a dataset. Prints the job's id."""
     given = {
@@ -74,95 +100,66 @@ def create_fine_tuning_job(
     kind_fields = {key: value for key, value in given.items() if value is not None}
     settings = read_settings(settings_file) if settings_file else {}
     body, job_id = job_request(settings, fields.body, kind, kind_fields)
-    _add_wandb_key(body)
+    if os.environ.get("WANDB_API_KEY") and body.get("wandbProject"):
+        body.setdefault("wandbApiKey", os.environ["WANDB_API_KEY"])
     query = {"fineTuningJobId": job_id} if job_id else {}
-    job = session.client.call("POST", session.parent("fine-tuning-job"), query=query, body=body)
-    _show_created(session, job, wait)
-    if wait:
-        _show_completed(session, _wait_for_job(session, str(job["name"]), wait_timeout))
+    jobs.start(session, _NOUN, query, body, wait_timeout if wait else None)
 
 
-def _add_wandb_key(body: dict[str, Any]) -> None:
-    key = os.environ.get("WANDB_API_KEY")
-    if key and body.get("wandbProject"):
-        body.setdefault("wandbApiKey", key)
+@command(
+    "update",
+    _NOUN,
+    flags=(Flag("display-name", "displayName", "A name for people."),),
+    example='firectl update fine-tuning-job my-job --display-name "Second try"',
+    see_also=("get fine-tuning-job",),
+)
+def update_fine_tuning_job(session: Session, id: JobId, fields: Fields) -> None:
+    """Change a fine-tuning job's display name."""
+    standard.update(session, _NOUN, id, fields)
 
 
-def _show_created(session: Session, job: Mapping[str, Any], wait: bool) -> None:
-    short = short_id(str(job.get("name", "")))
-    if not session.output.as_json:
-        session.output.line(short)
-        session.output.stdout.flush()
-    elif not wait:
-        session.output.resource(job)
-    if not wait:
-        session.output.note(f"Watch it with: firectl get fine-tuning-job {short}")
+@command(
+    "export-metrics",
+    _NOUN,
+    example="firectl export-metrics fine-tuning-job my-job --filename metrics.csv",
+    see_also=("get fine-tuning-job",),
+)
+def export_metrics(
+    session: Session, id: JobId, filename: jobs.MetricsFile = None, format: jobs.MetricsFormat = None
+) -> None:
+    """Give out what a job's trainer has logged, a record a step."""
+    from cli.training.job_metrics import export
+
+    export(session, _NOUN, id, filename, format)
 
 
-def _show_completed(session: Session, job: Mapping[str, Any]) -> None:
-    model = str(job.get("modelId") or "")
-    name = session.name("model", model) if model else "the model"
-    session.output.note(f"Completed: {name}")
-    session.output.note(f"Deploy it with: firectl deploy {short_id(name)} --deployment-id DEPLOYMENT --wait")
-    base = job.get("baseModel")
-    if base:
-        session.output.note(
-            f"If there is no deployment yet: firectl create deployment {base} --enable-addons --wait"
-        )
-    if session.output.as_json:
-        session.output.resource(job)
+@command(
+    "cancel",
+    _NOUN,
+    example="firectl cancel fine-tuning-job my-job",
+    see_also=("delete fine-tuning-job", "cancel supervised-fine-tuning-job"),
+)
+def cancel_fine_tuning_job(session: Session, id: JobId) -> None:
+    """Not supported: a fine-tuning job is stopped by deleting it."""
+    raise _not_offered("cancelled", session.name(_NOUN, id))
 
 
-def _wait_for_job(session: Session, name: str, timeout: str) -> dict[str, Any]:
-    short = short_id(name)
-    lives_on = [
-        f"watch it: firectl get fine-tuning-job {short}",
-        f"delete it: firectl delete fine-tuning-job {short}",
-    ]
-    try:
-        return wait_for(session, name, judge_job, timeout=timeout, lives_on=lives_on)
-    except WaitFailed as failure:
-        failure.details += _last_steps(session, name)
-        failure.advice.append(f"firectl get fine-tuning-job {short} shows its settings")
-        raise
+@command(
+    "resume",
+    _NOUN,
+    example="firectl resume fine-tuning-job my-job",
+    see_also=("create fine-tuning-job", "resume supervised-fine-tuning-job"),
+)
+def resume_fine_tuning_job(session: Session, id: JobId) -> None:
+    """Not supported: a fine-tuning job is started anew."""
+    raise _not_offered("resumed", session.name(_NOUN, id))
 
 
-def judge_job(job: Mapping[str, Any] | None) -> Verdict:
-    """Completed, failed, or running, with its progress."""
-    if job is None:
-        return Verdict("", failure="the job was deleted")
-    state = state_of(job)
-    if state == "COMPLETED":
-        return Verdict(state, done=True)
-    if state in ("FAILED", "CANCELLED", "EXPIRED", "DELETING", "DELETED"):
-        code, message = status_of(job)
-        return Verdict(state, failure=f"the job is {state}: {message or code}")
-    return Verdict(state_line(job, *_progress_words(job.get("progress") or {})))
-
-
-def _progress_words(progress: Mapping[str, Any]) -> list[str]:
-    """Phase, step, loss, speed and time left, as far as they are known."""
-    words = [str(progress.get("phase") or "").lower()]
-    step, most = progress.get("step"), progress.get("maxSteps")
-    if most:
-        words.append(f"step {step or 0}/{most}")
-    if progress.get("loss") is not None:
-        words.append(f"loss {float(progress['loss']):.4f}")
-    if progress.get("tokensPerSecond"):
-        words.append(f"{float(progress['tokensPerSecond']):,.0f} tokens/s")
-    if progress.get("etaSeconds"):
-        words.append(f"{span(float(progress['etaSeconds']))} left")
-    return words
-
-
-def _last_steps(session: Session, name: str) -> list[str]:
-    """The last lines that the job logged, when it came as far as logging any."""
-    try:
-        logged = session.client.get(f"{name}:metrics").get("metrics") or []
-    except CliError:
-        return []  # the failure itself is what matters; it is told already
-    return [
-        "  ".join(f"{key} {value}" for key, value in entry.items())
-        for entry in logged[-5:]
-        if isinstance(entry, Mapping)
-    ]
+def _not_offered(what: str, name: str) -> CliError:
+    return CliError(
+        f"fine-tuning jobs cannot be {what}: only supervised fine-tuning jobs can",
+        advice=[
+            f"stop it and forget it (its model stays): firectl delete {_NOUN} {short_id(name)}",
+            "start the next one with: firectl create supervised-fine-tuning-job",
+        ],
+    )

@@ -6,54 +6,90 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import transfer
 from cli.commands import standard
-from cli.errors import CliError, Interrupted
-from cli.local_files import LocalFile, ModelFolder, read_model_folder
-from cli.options import Fields, Flag, Kind
-from cli.output import byte_size
-from cli.progress import transfer_bar
-from cli.registry import command
+from cli.connection.session import Session
+from cli.errors import UsageError
+from cli.language.flags import checked_duration, group, refuse, refused
+from cli.language.options import Fields, Flag, Kind
+from cli.language.registry import command
 from cli.resources import short_id
-from cli.session import Session
-from cli.waiting import Verdict, state_line, state_of, status_of, wait_for
+from cli.show.waiting import wait_for
+from cli.transfer.local_files import LocalFile, read_model_folder
+from cli.transfer.model_source import kind_fields, refuse_elsewhere
+from cli.transfer.uploading import ask_for_check, download, judge_upload, send_files
 
 FLAGS = (
-    Flag("context-length", "contextLength", "The longest context, in tokens.", Kind.INTEGER),
-    Flag("default-draft-model", "defaultDraftModel", "The draft model for speculative decoding."),
-    Flag("default-draft-token-count", "defaultDraftTokenCount", "How many tokens it drafts.", Kind.INTEGER),
     Flag("description", "description", "What the model is; fewer than 1000 characters."),
     Flag("display-name", "displayName", "A name for people; fewer than 64 characters."),
+    Flag("public", "public", "Let other accounts see and query the model.", Kind.SWITCH),
+    Flag("context-length", "contextLength", "The longest context, in tokens.", Kind.INTEGER),
     Flag("github-url", "githubUrl", "The model's GitHub page."),
     Flag("hugging-face-url", "huggingFaceUrl", "The model's Hugging Face page."),
-    Flag("public", "public", "Let other accounts see and query the model.", Kind.SWITCH),
-    Flag("supports-image-input", "supportsImageInput", "The model takes images.", Kind.SWITCH),
-    Flag("supports-tools", "supportsTools", "The model calls functions.", Kind.SWITCH),
+    *group(
+        "Abilities",
+        Flag("supports-tools", "supportsTools", "The model calls functions.", Kind.SWITCH),
+        Flag("supports-image-input", "supportsImageInput", "The model takes images.", Kind.SWITCH),
+        Flag("default-draft-model", "defaultDraftModel", "A draft model for speculative decoding."),
+        Flag("default-draft-token-count", "defaultDraftTokenCount", "Tokens that it drafts.", Kind.INTEGER),
+    ),
+)
+_NO_BUCKETS = "models are uploaded from a folder; download it there first"
+_CREATE_FLAGS = (
+    *FLAGS,
+    *(
+        refused(name, _NO_BUCKETS)
+        for name in (
+            *("role-arn", "aws-access-key-id", "aws-secret-access-key", "aws-session-token"),
+            *("azure-sas-token-secret", "azure-client-id", "azure-tenant-id"),
+        )
+    ),
 )
 _ID = typer.Argument(metavar="ID", help="The model's id or name.")
 _QUIET = typer.Option("--quiet/--no-quiet", help="No progress bar.", show_default=False)
-_POLL = typer.Option("--poll-duration", help="How long to wait until the server has checked the files.")
+_POLL = typer.Option(
+    "--poll-duration",
+    help="How long to wait for the server's check of the files.",
+    metavar="DURATION",
+    callback=checked_duration,
+)
+_RESUMABLE = typer.Option(
+    "--enable-resumable-upload/--no-enable-resumable-upload",
+    help="What every upload is: once cut off, it goes on where it stopped.",
+    show_default=False,
+)
 
 
-@command("create", "model", flags=FLAGS)
+@command(
+    "create",
+    "model",
+    flags=_CREATE_FLAGS,
+    example="firectl create model my-model ./my-model",
+    see_also=("get model", "create deployment", "upload model"),
+)
 def create_model(
     session: Session,
     id: Annotated[str, typer.Argument(metavar="ID", help="The new model's id.")],
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The folder with the model's files.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The folder with the model's files.")],
     fields: Fields,
     base_model: Annotated[
-        str | None, typer.Option(help="The base model, when the folder holds a LoRA adapter.")
+        str | None, typer.Option(help="What a LoRA adapter is for; by default what its files name.")
     ] = None,
     embedding: Annotated[bool, typer.Option("--embedding/--no-embedding", help="It embeds text.")] = False,
+    enable_resumable_upload: Annotated[bool, _RESUMABLE] = True,
     quiet: Annotated[bool, _QUIET] = False,
     poll_duration: Annotated[str, _POLL] = "2h",
 ) -> None:
     """Upload a base model or a LoRA adapter from a folder.
 
-    When the upload or the server's check fails, the new model is deleted again.
+    An upload that is stopped, or cut off for long, goes on with `firectl upload model`. When the server
+    refuses the files, the new model is deleted again.
     """
-    folder = read_model_folder(path)
-    body = {**fields.body, **_kind_fields(folder, base_model, embedding)}
+    refuse_elsewhere(path, f"firectl create model {id} FOLDER")
+    refuse(fields, _CREATE_FLAGS)
+    if not enable_resumable_upload:
+        raise UsageError("every upload can be resumed here: leave --enable-resumable-upload out")
+    folder = read_model_folder(Path(path))
+    body = {**fields.body, **kind_fields(session, Path(path), folder, base_model, embedding)}
     for line in folder.skipped:
         session.output.note(f"Left out {line}")
     name = session.name("model", id)
@@ -65,11 +101,16 @@ def create_model(
         then={"upload": {file.name: file.size for file in folder.files}},
     )
     with standard.taken_back_on_failure(session, "model", name):
-        model = _upload(session, name, folder.files, quiet, poll_duration)
+        model = _upload(session, name, Path(path), folder.files, quiet, poll_duration)
     session.output.resource(model)
 
 
-@command("upload", "model")
+@command(
+    "upload",
+    "model",
+    example="firectl upload model my-model ./my-model",
+    see_also=("create model", "validate model"),
+)
 def upload_model(
     session: Session,
     id: Annotated[str, _ID],
@@ -77,15 +118,20 @@ def upload_model(
     quiet: Annotated[bool, _QUIET] = False,
     poll_duration: Annotated[str, _POLL] = "2h",
 ) -> None:
-    """Upload the files of a model that exists and is still waiting for them."""
+    """Upload the files of a model that exists and is still waiting for them, or what is missing of them."""
     folder = read_model_folder(path)
     for line in folder.skipped:
         session.output.note(f"Left out {line}")
     name = session.name("model", id)
-    session.output.resource(_upload(session, name, folder.files, quiet, poll_duration))
+    session.output.resource(_upload(session, name, path, folder.files, quiet, poll_duration))
 
 
-@command("validate", "model")
+@command(
+    "validate",
+    "model",
+    example="firectl validate model my-model",
+    see_also=("upload model", "get model"),
+)
 def validate_model(session: Session, id: Annotated[str, _ID]) -> None:
     """Ask the server to check the uploaded files of a model again."""
     name = session.name("model", id)
@@ -93,13 +139,24 @@ def validate_model(session: Session, id: Annotated[str, _ID]) -> None:
     session.output.resource(session.client.get(name))
 
 
-@command("update", "model", flags=FLAGS)
+@command(
+    "update",
+    "model",
+    flags=FLAGS,
+    example="firectl update model my-model --public",
+    see_also=("get model",),
+)
 def update_model(session: Session, id: Annotated[str, _ID], fields: Fields) -> None:
     """Change what is said about a model."""
     standard.update(session, "model", id, fields)
 
 
-@command("download", "model")
+@command(
+    "download",
+    "model",
+    example="firectl download model my-model ./my-model",
+    see_also=("get model", "create model"),
+)
 def download_model(
     session: Session,
     id: Annotated[str, _ID],
@@ -110,84 +167,16 @@ def download_model(
     download(session, session.name("model", id), path, quiet)
 
 
-def download(session: Session, name: str, folder: Path, quiet: bool) -> None:
-    """Downloads all files of a model or a dataset."""
-
-    def urls() -> Mapping[str, str]:
-        found = session.client.get(f"{name}:getDownloadEndpoint").get("filenameToSignedUrls")
-        if not found:
-            raise CliError(f"{name} has no files to download")
-        return {str(key): str(value) for key, value in found.items()}
-
-    with transfer_bar(session.output, "Downloading", None, quiet=quiet) as count:
-        written = transfer.download(urls, folder, count)
-    if not quiet:
-        size = sum(target.stat().st_size for target in written)
-        session.output.note(
-            f"{byte_size(size)} in {len(written)} {'file' if len(written) == 1 else 'files'}: {folder}"
-        )
-    if session.output.as_json:
-        session.output.json([str(target) for target in written])
-
-
-def _kind_fields(folder: ModelFolder, base_model: str | None, embedding: bool) -> dict[str, Any]:
-    """What the folder's own files say about the kind of the model."""
-    adapter = folder.adapter
-    if base_model is None:
-        if adapter is not None:
-            of = adapter.get("base_model_name_or_path")
-            raise CliError(
-                "the folder holds a LoRA adapter" + (f" of {of}" if of else ""),
-                advice=["name its base model on this server: --base-model accounts/ACCOUNT/models/MODEL"],
-            )
-        return {"kind": "EMBEDDING_MODEL" if embedding else "HF_BASE_MODEL"}
-    if adapter is None:
-        raise CliError(
-            "--base-model is for LoRA adapters, and the folder holds no adapter_config.json",
-            advice=["leave --base-model out to upload a base model"],
-        )
-    targets, rank = adapter.get("target_modules"), adapter.get("r")
-    if not isinstance(rank, int) or not targets:
-        raise CliError("adapter_config.json lacks r or target_modules; is it a LoRA adapter?")
-    modules = [targets] if isinstance(targets, str) else list(targets)
-    details = {"baseModel": base_model, "r": rank, "targetModules": modules}
-    return {"kind": "HF_PEFT_ADDON", "peftDetails": details}
-
-
 def _upload(
-    session: Session, name: str, files: list[LocalFile], quiet: bool, poll_duration: str
+    session: Session, name: str, path: Path, files: list[LocalFile], quiet: bool, poll_duration: str
 ) -> dict[str, Any]:
     """Uploads, has the server check the files, and waits for the verdict."""
-
-    def urls() -> Mapping[str, str]:
-        body = {"filenameToSize": {file.name: str(file.size) for file in files}}
-        answer = session.client.call("POST", f"{name}:getUploadEndpoint", body=body)
-        return {str(key): str(value) for key, value in answer.get("filenameToSignedUrls", {}).items()}
-
-    total = sum(file.size for file in files)
-    with transfer_bar(session.output, f"Uploading {len(files)} files", total, quiet=quiet) as count:
-        transfer.upload(files, urls, count)
+    send_files(session, "model", name, path, files, quiet=quiet)
+    _warn(session, ask_for_check(session, "model", name))
     lives_on = [f"firectl get model {name}", f"firectl delete model {name}"]
-    try:
-        _warn(session, session.client.get(f"{name}:validateUpload"))
-    except KeyboardInterrupt:
-        raise Interrupted(f"stopped waiting; the server is checking {name}", advice=lives_on) from None
     return wait_for(session, name, judge_upload, timeout=poll_duration, lives_on=lives_on)
-
-
-def judge_upload(resource: Mapping[str, Any] | None) -> Verdict:
-    """Whether the files of a model or a dataset have passed the server's check."""
-    if resource is None:
-        return Verdict("", failure="it was deleted while the server checked its files")
-    code, message = status_of(resource)
-    line = state_line(resource)
-    if state_of(resource) == "READY":
-        return Verdict(line, done=True)
-    if code != "OK":
-        return Verdict(line, failure=message or f"the server refused the files: {code}")
-    return Verdict(line)
 
 
 def _warn(session: Session, answer: Mapping[str, Any]) -> None:
     for warning in answer.get("warnings") or []:
-        session.output.note(f"Warning: {warning}")
+        session.output.warn(f"Warning: {warning}")

@@ -12,18 +12,18 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import profile
-from cli.client import ApiClient, is_outage
-from cli.errors import ApiError, CliError
-from cli.registry import command
-from cli.session import Session
-from cli.signed_in import sign_out, tokens_of
+from cli.connection import profile
+from cli.connection.client import ApiClient, is_outage
+from cli.connection.session import Session
+from cli.connection.signed_in import sign_out, tokens_of
+from cli.errors import ApiError, CliError, DryRun
+from cli.language.registry import command
 
 _BROWSER_SECONDS = 600.0
 _KEY_ADVICE = ["or use a key: firectl set-api-key KEY"]
 
 
-@command("signin")
+@command("signin", example="firectl signin my-account", see_also=("signout", "whoami", "set-api-key"))
 def signin(
     session: Session,
     account: Annotated[
@@ -64,21 +64,46 @@ def signin(
     _keep(session, base_url, answer)
 
 
-@command("signout")
-def signout(session: Session) -> None:
+@command("signout", example="firectl signout", see_also=("signin", "whoami"))
+def signout(
+    session: Session,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Of every profile, and forget the keys too.")
+    ] = False,
+) -> None:
     """Sign out: the tokens end at the server, and leave ~/.fireworks/auth.ini. A key stays."""
-    tokens = profile.tokens(session.profile, session.connection.base_url)
-    if tokens is None:
+    stored = [found for found in profile.stored_secrets() if everything or _is_meant(session, found)]
+    if not stored:
         raise CliError("you are not signed in here", advice=["firectl whoami"])
-    told = ""
+    if session.dry_run:
+        raise DryRun({"forget": [found.section for found in stored], "keys": everything})
+    keys = ("api_key",) if everything else ()
+    for found in stored:
+        told = _told(found.tokens) if found.tokens else ""
+        path = profile.save(found.section, {}, without=(*profile.TOKEN_KEYS, *keys))
+        who = found.tokens.email if found.tokens else "the key"
+        session.output.note(f"Signed out: {who} is not in {path} [{found.section}] any more{told}")
+    if session.output.as_json:
+        session.output.json({})
+
+
+def _is_meant(session: Session, found: profile.Secrets) -> bool:
+    """Whether these are the tokens of the profile and the server that commands would use now."""
+    section = session.profile or profile.DEFAULT_SECTION
+    return (
+        found.tokens is not None
+        and found.section == section
+        and found.tokens.token_server == session.connection.base_url
+    )
+
+
+def _told(tokens: profile.Tokens) -> str:
+    """Ends the session at the server; what to say when the server could not be told."""
     try:
         sign_out(tokens)
     except CliError as error:
-        told = f"; the server was not told: {error.message}"
-    path = profile.save(session.profile, {}, without=profile.TOKEN_KEYS)
-    session.output.note(f"Signed out: {tokens.email} is not in {path} any more{told}")
-    if session.output.as_json:
-        session.output.json({})
+        return f"; the server was not told: {error.message}"
+    return ""
 
 
 def _where(session: Session, account: str | None) -> tuple[str, str]:
@@ -108,7 +133,7 @@ def _in_browser(session: Session, client: ApiClient, request: dict[str, str], po
     """The code comes back to this machine, and is worth nothing without the verifier of PKCE."""
     import webbrowser  # these two would cost every command some time
 
-    from cli.loopback import Loopback
+    from cli.connection.loopback import Loopback
 
     verifier = secrets.token_urlsafe(48)
     challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
@@ -183,7 +208,7 @@ def _advice(error: ApiError, account_id: str) -> list[str]:
     if error.code == "UNIMPLEMENTED":
         return [f"firectl signin {account_id} --browser", *_KEY_ADVICE]
     if error.status == 404:
-        return ["an admin sets sign-in up: POST /v1/accounts/ACCOUNT/identityProviders", *_KEY_ADVICE]
+        return ["an admin sets sign-in up: firectl create identity-provider --help", *_KEY_ADVICE]
     if error.status in (400, 401):
         return [f"firectl signin {account_id}", *_KEY_ADVICE]
     return [] if error.status == 403 else [f"try again in a moment: firectl signin {account_id}"]

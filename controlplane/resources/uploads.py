@@ -6,16 +6,18 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeVar
 
 from pydantic import Field, StringConstraints
+from pydantic.alias_generators import to_camel
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.context import Context
 from controlplane.db import AsyncDatabase
 from controlplane.errors import ApiError, Code, failed_precondition, invalid
+from controlplane.part_uploads import MOST_PARTS
 from controlplane.resources.garbage import GarbageRow
 from controlplane.rest.schema import ApiModel, Int64
 from controlplane.storage import ObjectStore, StorageUnavailable
@@ -34,8 +36,12 @@ INVALID = "INVALID"
 
 MAX_FILES = 2000
 MAX_FILE_BYTES = 2**41
+SHA256 = r"^[0-9a-fA-F]{64}$"
 FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+=-]{0,199}")
 URL_LIFETIME_SECONDS = 3600
+RESUMED = ("upload", "part_size", "etags", "announced")
+"""What a row keeps of a file that is on its way: the id of its upload in parts, how large they are, which of
+them its owner means where the store has several under one number, and the checksum that its owner told."""
 INCOMING = ".incoming/"
 """Below a row's prefix: where signed URLs write to. No file name begins with a dot.
 
@@ -43,33 +49,89 @@ A signed URL works as long as it lasts. What is checked, served and downloaded i
 that no URL writes to.
 """
 
+FileName = Annotated[str, StringConstraints(max_length=400)]
+
+PartNumber = Annotated[str, StringConstraints(pattern=r"^[1-9][0-9]{0,4}$")]
+PartEtag = Annotated[str, StringConstraints(pattern=r"^[0-9A-Za-z-]{1,100}$")]
+
 FIRST_POLL_SECONDS = 0.05
 LAST_POLL_SECONDS = 0.5
 
 
 class GetUploadEndpointRequest(ApiModel):
     filename_to_size: Annotated[
-        dict[
-            Annotated[str, StringConstraints(max_length=400)],
-            Annotated[Int64, Field(ge=0, le=MAX_FILE_BYTES)],
-        ],
+        dict[FileName, Annotated[Int64, Field(ge=0, le=MAX_FILE_BYTES)]],
         Field(min_length=1, max_length=MAX_FILES),
     ]
-    unsupported: ClassVar[dict[str, str]] = {
-        "enable_resumable_upload": "a file is sent in one PUT to its signed URL",
-    }
-
-    enable_resumable_upload: bool = False
+    enable_resumable_upload: Annotated[
+        bool,
+        Field(
+            description="Large files are to be sent in parts, by `filenameToParts` of the answer. What was "
+            "sent stays when the call is repeated."
+        ),
+    ] = False
+    filename_to_first_part: Annotated[
+        dict[FileName, Annotated[int, Field(ge=1, le=MOST_PARTS)]],
+        Field(
+            max_length=MAX_FILES,
+            description="With `enableResumableUpload`: the files whose parts the answer tells of, and from "
+            "which number on; that part gets an address even if it has arrived, to be sent again. Empty: all "
+            "files in the order of their names, from part 1.",
+        ),
+    ] = Field(default_factory=dict)
+    filename_to_sha256: Annotated[
+        dict[FileName, Annotated[str, StringConstraints(pattern=SHA256)]],
+        Field(
+            max_length=MAX_FILES,
+            description="The SHA-256 of files, in hexadecimal: the check refuses a file that arrived as "
+            "another one. With `enableResumableUpload` it may be told late, by repeating the call.",
+        ),
+    ] = Field(default_factory=dict)
+    filename_to_part_etags: Annotated[
+        dict[FileName, Annotated[dict[PartNumber, PartEtag], Field(max_length=MOST_PARTS)]],
+        Field(
+            max_length=MAX_FILES,
+            description="With `enableResumableUpload`: the ETags of parts that were sent again with other "
+            "bytes. Some stores keep what was there before too, and cannot tell which one counts.",
+        ),
+    ] = Field(default_factory=dict)
     read_mask: str = ""
 
 
+class UploadParts(ApiModel):
+    """How a large file is sent: each part in a PUT of its exact size; in any order, and again if need be."""
+
+    upload_id: str = Field(default="", description="Another one than before: what was sent is gone.")
+    part_size: Int64 = Field(default=0, description="Bytes of each part but the last, which has the rest.")
+    part_count: int = Field(default=0, description="Parts are counted from 1.")
+    part_number_to_etag: dict[str, str] = Field(
+        default_factory=dict, description="The parts that have arrived; the ETag is what the store gave them."
+    )
+    part_number_to_signed_url: dict[str, str] = Field(
+        default_factory=dict,
+        description="Where missing parts go, the first ones first. An answer holds 100; repeat the call for "
+        "more.",
+    )
+
+
 class GetUploadEndpointResponse(ApiModel):
-    filename_to_signed_urls: dict[str, str] = Field(default_factory=dict)
+    filename_to_signed_urls: dict[str, str] = Field(
+        default_factory=dict, description="For each file an address for one PUT; without those sent in parts."
+    )
     filename_to_unsigned_uris: dict[str, str] = Field(default_factory=dict)
+    filename_to_parts: dict[str, UploadParts] = Field(
+        default_factory=dict,
+        description="With `enableResumableUpload`: the files above 8 MiB. Those for which the answer has no "
+        "room are left out; a file has arrived when it has no address for a missing part.",
+    )
 
 
 class GetDownloadEndpointResponse(ApiModel):
     filename_to_signed_urls: dict[str, str] = Field(default_factory=dict)
+    filename_to_size: dict[str, Int64] = Field(default_factory=dict, description="Bytes of each file.")
+    filename_to_sha256: dict[str, str] = Field(
+        default_factory=dict, description="The SHA-256 of each file, as the check read it."
+    )
 
 
 def check_file_name(name: str) -> str:
@@ -82,18 +144,41 @@ def check_file_name(name: str) -> str:
     return name
 
 
-def register_files(row: Any, request: GetUploadEndpointRequest) -> None:
-    """Make the given files the row's file set. Whatever was there before is replaced."""
-    request.refuse_unsupported()
+def register_files(row: Any, request: GetUploadEndpointRequest) -> dict[str, Any]:
+    """Make the given files the row's file set. What is sent in parts goes on where it was.
+
+    Returns the files whose uploads are over, as the row had them.
+    """
     refuse_if_ready(row)
-    empty = [name for name, size in request.filename_to_size.items() if size == 0]
-    if empty:
-        raise invalid(f"file {empty[0]!r} is empty", "filenameToSize")
-    row.files = {
-        check_file_name(name): {"size": size, "sha256": "", "incoming": True}
-        for name, size in request.filename_to_size.items()
-    }
+    refuse_unfit_files(request)
+    before = row.files
+    row.files = {name: registered(name, before.get(name, {}), request) for name in request.filename_to_size}
     reset_verdict(row)
+    kept = {file.get("upload") for file in row.files.values()}
+    return {name: file for name, file in before.items() if file.get("upload") not in kept}
+
+
+def refuse_unfit_files(request: GetUploadEndpointRequest) -> None:
+    for name, size in request.filename_to_size.items():
+        check_file_name(name)
+        if size == 0:
+            raise invalid(f"file {name!r} is empty", "filenameToSize")
+    for field in ("filename_to_sha256", "filename_to_first_part", "filename_to_part_etags"):
+        unknown = getattr(request, field).keys() - request.filename_to_size.keys()
+        if unknown:
+            camel = to_camel(field)
+            raise invalid(f"{camel} names {min(unknown)!r}, which filenameToSize does not", camel)
+
+
+def registered(name: str, before: Mapping[str, Any], request: GetUploadEndpointRequest) -> dict[str, Any]:
+    """A file that is to come."""
+    size, sha256 = request.filename_to_size[name], request.filename_to_sha256.get(name)
+    goes_on = request.enable_resumable_upload and before.get("incoming") and before["size"] == size
+    kept = {key: before[key] for key in RESUMED if key in before} if goes_on else {}
+    if "upload" in kept:
+        kept["etags"] = {**kept.get("etags", {}), **request.filename_to_part_etags.get(name, {})}
+    announced = {"announced": sha256.lower()} if sha256 else {}
+    return {"size": size, "sha256": "", "incoming": True, **kept, **announced}
 
 
 def refuse_if_ready(row: Any) -> None:
@@ -117,21 +202,30 @@ def ask_for_check(row: Any) -> None:
     row.next_reconcile_at, row.lease_claims = func.now(), 0
 
 
-def upload_urls(store: ObjectStore, row: Any) -> dict[str, str]:
+def upload_urls(store: ObjectStore, row: Any, names: Iterable[str]) -> dict[str, str]:
     return {
-        name: store.signed_put_url(row.prefix + INCOMING + name, file["size"], URL_LIFETIME_SECONDS)
-        for name, file in row.files.items()
+        name: store.signed_put_url(
+            row.prefix + INCOMING + name, row.files[name]["size"], URL_LIFETIME_SECONDS
+        )
+        for name in names
     }
 
 
-def download_urls(store: ObjectStore, row: Any) -> dict[str, str]:
+def downloads(store: ObjectStore, row: Any, folder: str = "") -> GetDownloadEndpointResponse:
     """Of a READY row; what was not checked is not handed out."""
     if row.state != READY:
         raise failed_precondition(f"{row.name} is {row.state}; its files can be downloaded once it is READY")
-    return {
-        name: store.signed_get_url(row.prefix + name, name, URL_LIFETIME_SECONDS)
-        for name in sorted(row.files)
-    }
+    files = {folder + name: (name, row.files[name]) for name in sorted(row.files)}
+    return GetDownloadEndpointResponse(
+        filename_to_signed_urls={
+            shown: store.signed_get_url(row.prefix + name, name, URL_LIFETIME_SECONDS)
+            for shown, (name, _) in files.items()
+        },
+        filename_to_size={shown: file["size"] for shown, (_, file) in files.items()},
+        filename_to_sha256={
+            shown: file["sha256"] for shown, (_, file) in files.items() if file.get("sha256")
+        },
+    )
 
 
 async def wait_for_verdict(ctx: Context, table: type[Row], uid: Any) -> Row:

@@ -108,7 +108,7 @@ def _violation(problem: dict[str, Any]) -> tuple[str, str]:
     if problem["type"] == "missing" and not field:
         return "", f"the request's {source or 'body'} is missing"
     if problem["type"] == "missing":
-        return to_camel(field), "is required"
+        return ".".join(to_camel(part) if "_" in part else part for part in field.split(".")), "is required"
     return field, problem["msg"].removeprefix("Value error, ")
 
 

@@ -1,4 +1,4 @@
-"""`docs/api.md`: the control plane's endpoints and messages, and what inference takes."""
+"""`docs/api.md`: the control plane's endpoints and messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from controlplane.errors import Code
 from controlplane.permissions import PERMISSIONS
 from controlplane.permissions import ROLES as ROLE_NAMES
 from controlplane.rest.router import ABOUT_ERRORS
-from docs.generator.inference import inference
+from docs.generator.inference import IN_API_PAGE
 from docs.generator.markdown import code, link, listed, page, prose, table
 from docs.generator.schemas import Schemas, describe_type
 
@@ -123,7 +123,8 @@ def api_page() -> str:
         table(("code", "name", "HTTP"), [(str(c.number), code(c.name), str(c.http_status)) for c in Code]),
         "Of each HTTP status:",
         table(("HTTP", "when"), [(str(status), about) for status, about in ABOUT_ERRORS.items()]),
-        *inference(),
+        "## Inference",
+        IN_API_PAGE,
     )
 
 

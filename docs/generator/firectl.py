@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-import typer
-
-from cli.main import app
-from cli.registry import COMMANDS, VERB_ALIASES, Command
-from cli.resources import RESOURCES, Resource
-from docs.generator.markdown import code, link, listed, page, prose, table
+from cli.language import help, tree
+from cli.language.help_topics import TOPICS, Topic
+from cli.language.registry import VERB_ALIASES, Command, all_commands, find_by_words, spellings, understood
+from cli.resources import RESOURCES
+from docs.generator.markdown import anchor, code, link, listed, page, prose, table
 
 WITHOUT_NOUN = "Without a noun"
 # What one does first stands first; other verbs follow in the order of the code, and deleting comes last.
@@ -32,41 +32,53 @@ set-api-key` writes. With `--profile` that profile of the file wins over the env
 account, the key's own is used.
 """)
 
+COMPLETION = prose("""
+`firectl completion` prints a script for bash, zsh or fish that completes commands, flags, their values and
+the ids of resources; its help says where to put it.
+""")
+
 
 def firectl_page() -> str:
-    root: Any = typer.main.get_command(app)
-    nouns = [noun for noun in RESOURCES if any(entry.noun == noun for entry in COMMANDS)]
+    nouns = _nouns()
     return page(
         "firectl",
         INTRODUCTION,
         "## Global flags",
         "They may stand anywhere in a command line.",
-        _parameters(root, root.params),
+        _parameters(tree.root_params()),
         CONNECTION,
+        COMPLETION,
         "## Other spellings",
         table(("word", "also"), _spellings()),
         "## All commands",
         table(("resource", "commands"), [*(_overview(noun) for noun in nouns), _overview("")]),
-        *(block for noun in nouns for block in _resource(root, RESOURCES[noun])),
+        *(block for noun in nouns for block in _resource(noun)),
         f"## {WITHOUT_NOUN}",
-        *(block for entry in _commands("") for block in _command(root, entry)),
+        *(block for entry in _commands("") for block in _command(entry)),
+        "## Topics",
+        "`firectl help TOPIC` prints these.",
+        *(block for topic in TOPICS.values() for block in _topic(topic)),
     )
 
 
 def command_words(entry: Command) -> list[list[str]]:
     """The orders in which a command can be typed, the usual one first."""
-    if not entry.noun:
-        return [[entry.verb]]
-    if entry.alone:
-        return [[entry.verb], [entry.noun, entry.verb]]
-    noun = RESOURCES[entry.noun].plural if entry.verb == "list" else entry.noun
-    return [[entry.verb, noun], [entry.noun, entry.verb]]
+    usual = list(entry.words)
+    return [usual, [entry.noun, entry.verb]] if entry.noun else [usual]
 
 
 def find_command(root: Any, words: list[str]) -> Any:
+    """What these words run; `logs` takes a noun as its first argument."""
     for word in words:
-        root = root.commands[word]
+        if not isinstance(root, tree.Leaf):
+            root = root.get_command(None, word)
     return root
+
+
+def _nouns() -> list[str]:
+    """Those of the table of resources in its order, then others."""
+    used = dict.fromkeys(entry.noun for entry in all_commands() if entry.noun)
+    return [noun for noun in RESOURCES if noun in used] + [noun for noun in used if noun not in RESOURCES]
 
 
 def _spellings() -> list[tuple[str, str]]:
@@ -74,25 +86,24 @@ def _spellings() -> list[tuple[str, str]]:
         (code(verb), listed(alias for alias, of in VERB_ALIASES.items() if of == verb))
         for verb in dict.fromkeys(VERB_ALIASES.values())
     ]
-    nouns = [(code(kind.noun), listed(kind.aliases)) for kind in RESOURCES.values() if kind.aliases]
-    return verbs + nouns
+    shorter = {noun: [each for each in spellings(noun)[2:] if each] for noun in _nouns()}
+    return verbs + [(code(noun), listed(found)) for noun, found in shorter.items() if found]
 
 
 def _overview(noun: str) -> tuple[str, str]:
-    words = [" ".join(command_words(entry)[0]) for entry in _commands(noun)]
-    return link(_heading(noun)), listed(words)
+    return link(_heading(noun)), listed(" ".join(entry.words) for entry in _commands(noun))
 
 
 def _heading(noun: str) -> str:
     if not noun:
         return WITHOUT_NOUN
-    words = RESOURCES[noun].plural_words
+    words = RESOURCES[noun].plural_words if noun in RESOURCES else noun.replace("-", " ")
     return words[0].upper() + words[1:]
 
 
-def _resource(root: Any, kind: Resource) -> list[str]:
-    blocks = [block for entry in _commands(kind.noun) for block in _command(root, entry)]
-    return [f"## {_heading(kind.noun)}", *blocks]
+def _resource(noun: str) -> list[str]:
+    blocks = [block for entry in _commands(noun) for block in _command(entry)]
+    return [f"## {_heading(noun)}", *blocks]
 
 
 def _commands(noun: str) -> list[Command]:
@@ -101,43 +112,57 @@ def _commands(noun: str) -> list[Command]:
             return FIRST_VERBS.index(entry.verb) - len(FIRST_VERBS)
         return LAST_VERBS.index(entry.verb) + 1 if entry.verb in LAST_VERBS else 0
 
-    return sorted((entry for entry in COMMANDS if entry.noun == noun), key=place)
+    return sorted((entry for entry in all_commands() if entry.noun == noun), key=place)
 
 
-def _command(root: Any, entry: Command) -> list[str]:
-    first, *others = command_words(entry)
-    command = find_command(root, first)
-    arguments = [param for param in command.params if param.param_type_name == "argument"]
-    options = [param for param in command.params if param.param_type_name == "option"]
-    shown = " ".join(_shown(arguments))
-    orders = [code(f"firectl {' '.join(words)} {shown}".strip()) for words in (first, *others)]
+def _command(entry: Command) -> list[str]:
+    leaf: Any = tree.leaf(entry, entry.verb)
+    params = [param for param in leaf.params if not param.hidden]
+    shown = " ".join(help.shown_argument(param) for param in params if param.param_type_name == "argument")
+    orders = [code(f"firectl {' '.join(words)} {shown}".strip()) for words in command_words(entry)]
     return [
-        f"### {' '.join(first)}",
+        f"### {' '.join(entry.words)}",
         " or ".join(orders),
-        entry.help,
-        _parameters(command, [*arguments, *options]),
+        _explained(entry.help),
+        _parameters(params),
+        f"```console\n$ {entry.example}\n```",
+        f"See also: {', '.join(_linked(other) for other in entry.see_also)}.",
     ]
 
 
-def _parameters(command: Any, parameters: list[Any]) -> str:
-    context = typer.Context(command)
-    records = [parameter.get_help_record(context) for parameter in parameters]
-    # What stands in brackets may be left out, whatever the parser calls it.
-    rows = [
-        (code(names), text.replace("[required]", "") if names.startswith("[") else text)
-        for names, text in records
+def _linked(other: str) -> str:
+    found = find_by_words(understood(other.split()).command)
+    assert found is not None, other
+    return f"[{code(f'firectl {other}')}](#{anchor(' '.join(found.words))})"
+
+
+def _parameters(params: Sequence[Any]) -> str:
+    """The arguments, and the flags by their groups."""
+    arguments = [
+        (help.argument_name(p), help.explained(p)) for p in params if p.param_type_name == "argument"
     ]
+    flags = [p for p in params if p.param_type_name == "option" and not p.hidden]
+    rows = [(code(name), text) for name, text in arguments]
+    for title, found in help.flag_groups(flags):
+        rows += [] if title == "Flags" else [(f"**{title}**", "")]
+        rows += [(code(name), text) for name, text in found]
     return table(("argument or flag", "what it is"), rows)
 
 
-def _shown(arguments: list[Any]) -> list[str]:
-    """The arguments as they are typed, in brackets where they may be left out.
+def _explained(text: str) -> str:
+    """Running text as it is, and what is indented as code."""
+    return "\n\n".join(
+        f"```text\n{_dedented(part)}\n```" if part.startswith(" ") else part for part in text.split("\n\n")
+    )
 
-    A command whose help has brackets of its own knows better which of its arguments may be left out.
-    """
-    names = [argument.metavar or argument.name.upper() for argument in arguments]
-    if any(name.startswith("[") for name in names):
-        return names
+
+def _topic(topic: Topic) -> list[str]:
     return [
-        name if argument.required else f"[{name}]" for name, argument in zip(names, arguments, strict=True)
+        f"### {topic.name}",
+        f"{topic.title[:1].upper()}{topic.title[1:]}.",
+        _explained(topic.text.strip("\n")),
     ]
+
+
+def _dedented(text: str) -> str:
+    return "\n".join(line.removeprefix("  ") for line in text.splitlines())

@@ -1,21 +1,23 @@
-"""The inference part of `docs/api.md`: the gateway's endpoints, and what becomes of each request field."""
+"""`docs/inference.md`: the gateway's endpoints, each request field, and what constrains an answer."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from starlette.routing import Route
 
+from controlplane.checks.tool_calls import ROWS
 from controlplane.config import Settings
-from docs.generator.markdown import code, listed, prose, table
-from gateway import dialect, resolver
+from docs.generator.markdown import code, listed, page, prose, table
+from gateway import resolver
 from gateway.app import INFERENCE_PREFIXES, NotAllowed, create_app
 from gateway.checks import Check
+from gateway.constraints import limits
+from gateway.constraints.formats import UNENFORCED_HEADER
+from gateway.constraints.schema import FORMATS, OF_TYPE, UNENFORCED, UNENFORCED_OF_TYPE
 from gateway.errors import GatewayError
-from gateway.messages import FORMATS, MESSAGE_FIELDS, ROLES
-
-Row = tuple[str, str, str, str, str]
+from gateway.parameters import PARAMETERS, Parameter
 
 SUMMARIES = {
     "POST /chat/completions": "Answer a conversation; with `stream`, as server-sent events",
@@ -23,38 +25,11 @@ SUMMARIES = {
     "GET /models": "List the models that the caller can query now",
     "GET /models/{model}": "Show one model that the caller can query",
 }
-# Of every field that is neither passed on as it is, nor a hint, nor refused.
-EXPLAINED = {
-    "model": "Required: which model is asked. The forms stand below.",
-    "stream": "Answer piece by piece, as server-sent events.",
-    "stream_options": "Only with `stream`. `include_usage` asks for a last chunk with the usage.",
-    "max_tokens": (
-        f"The most tokens to generate, {dialect.DEFAULT_MAX_TOKENS} when unset; "
-        "never more than the prompt leaves of the context."
-    ),
-    "max_completion_tokens": "Another name of `max_tokens`; give one of them.",
-    "context_length_exceeded_behavior": (
-        "`truncate` gives as many tokens as fit; `error` refuses a prompt that leaves fewer than asked for."
-    ),
-    "logprobs": "In chat true or a number, in completions a number: how many alternatives, up to 5.",
-    "top_logprobs": "Alternatives for each token in chat, with `logprobs: true`.",
-    "prompt_cache_isolation_key": (
-        "Prompt caches are shared only by requests with the same key. "
-        "The header `x-prompt-cache-isolation-key` means the same."
-    ),
-    "response_format": f"Its `type` is one of {listed(FORMATS)}.",
-    "messages": (
-        f"Required. Roles are {listed(ROLES)}; fields are {listed(sorted(MESSAGE_FIELDS))}. "
-        "Content is text or a list of text parts."
-    ),
-    "tools": "Functions that the model may call.",
-    "tool_choice": "`auto`, `none`, `required`, `any` (the same as `required`), or one function.",
-    "parallel_tool_calls": "Only with tools.",
-    "functions": "The older form of `tools`; give one of them.",
-    "function_call": "The older form of `tool_choice`.",
-    "prompt": "Required. Text, a list of texts, the ids of a prompt's tokens, or a list of such lists.",
-    "echo": "Put the prompt before the completion.",
-}
+
+IN_API_PAGE = prose("""
+What the gateway answers itself, with every request field, function calling and structured output, stands
+in [Inference](inference.md).
+""")
 
 FIELDS = prose("""
 Both ways to ask for text take these fields. Nothing is accepted and then ignored: a field is passed on
@@ -68,20 +43,75 @@ NAMES = prose("""
 model that is deployed in several places is asked at its default one.
 """)
 
+CALLING = prose(f"""
+With `tool_choice` `required`, `any`, a named function or `{{"type": "function"}}`, the engine is held to the
+text of a call of an offered function, so that any chat model calls; the gateway reads the call, checks its
+arguments against the schema once more, and answers with it, or with an error. A call that `max_tokens` or a
+`stop` text cuts off is an error, too (400, `TOOL_CALL_CUT_OFF`); one that is wrong in another way is 502,
+`WRONG_TOOL_CALL`. In a stream the error is the last event. There is one call in an answer, or up to
+{limits.CALLS} with `parallel_tool_calls: true`.
 
-def inference() -> list[str]:
+With `auto`, a model whose template shows tools in a form that the engine reads writes its calls in its own
+way, and the engine's parser finds them: the table below tells which. Those calls are checked to name an
+offered function and to have an object as arguments, and where a function is `strict`, to fit its schema. Any
+other model is told of the functions in words before the conversation, and is held to plain words or a whole
+call. A template with the role `functions`, as FireFunction's, gets such a message.
+
+`none` is the same as no tools. `strict` refuses parameters that cannot be enforced in full.
+`functions` and `function_call` are answered with `function_call` and end with the reason `function_call`. A
+message of the role `functions` with a JSON list of functions offers these, to any model. Results may be
+messages of the role `tool` or the older `function`; a result without `tool_call_id` belongs to the next call
+that waits for one. Calls and results are shown as text to a model whose template does not show calls.
+""")
+
+STRUCTURED = prose(f"""
+`response_format` works in chat and in completions, streamed or not. The engine is held to the format while it
+generates: the answer fits it, unless `max_tokens` cuts it off, which `finish_reason: length` says. The schema
+is not shown to the model. Whitespace is bounded everywhere to one space, or a line break with an indentation.
+
+An object with `properties` is closed, as if `unevaluatedProperties` were false, unless it has
+`additionalProperties`. Members come in the order of the schema. `$ref` leads to places in the same schema,
+and may recurse. `allOf` is merged. Everything else that a schema says and no answer is held to is listed
+in the answer's header `{UNENFORCED_HEADER}`, as `keyword at #/place`; with `strict: true` such a schema is
+refused.
+""")
+
+GRAMMAR = prose("""
+`{"type": "grammar", "grammar": "root ::= …"}` takes grammars in the notation of llama.cpp: rules as
+`name ::= …` from the rule `root` on, texts in quotes, classes such as `[a-z]` and `[^\\n]`, `.` for any
+character, `|`, parentheses, `*`, `+`, `?`, `{m}`, `{m,}` and `{m,n}`, comments from `#` on, and the escapes
+`\\n`, `\\r`, `\\t`, `\\xXX`, `\\uXXXX` and `\\UXXXXXXXX`. A rule ends with its line, except inside
+parentheses, after `::=` and next to `|`. A mistake is answered with 400 and its line and column.
+
+Refused are grammars that would keep an engine busy without end: rules that start with themselves, rules that
+no text ends, repetitions of what may be empty inside of recursive rules, and counted repetitions that can be
+read in too many ways.
+""")
+
+
+def inference_page() -> str:
     prefixes = " and under ".join(code(prefix) for prefix in INFERENCE_PREFIXES)
-    return [
-        "## Inference",
+    return page(
+        "Inference",
         f"These answer under {prefixes}, in the shapes that OpenAI's clients know.",
         table(("request", "what it does"), [(code(name), SUMMARIES[name]) for name in gateway_endpoints()]),
-        "### How a model is named",
+        "## How a model is named",
         NAMES,
         _naming_forms(),
-        "### Request fields",
+        "## Request fields",
         FIELDS,
-        table(("field", "of", "what becomes of it", "value", "note"), _fields()),
-    ]
+        table(("field", "of", "what becomes of it", "value", "note"), map(_field, PARAMETERS)),
+        "## Function calling",
+        CALLING,
+        table(("the chat template holds", "types", "parser"), _parsers()),
+        "## Structured output",
+        STRUCTURED,
+        table(("type", "enforced", "listed in the header"), _keywords()),
+        "### Grammars",
+        GRAMMAR,
+        "### Limits",
+        table(("of", "at most"), _limits()),
+    )
 
 
 def gateway_endpoints() -> list[str]:
@@ -96,42 +126,15 @@ def gateway_endpoints() -> list[str]:
     ]
 
 
-def accepted_fields() -> set[str]:
-    """Every field that a request may carry, except for the hints and what is passed on as it is."""
-    return dialect.TRANSLATED.keys() | dialect.RULED | dialect.CHAT_ONLY | dialect.COMPLETION_ONLY
-
-
 def _naming_forms() -> str:
     """The table in the resolver's own words."""
     lines = (inspect.getdoc(resolver) or "").splitlines()
     return "\n".join(line for line in lines if line.startswith("|"))
 
 
-def _fields() -> Iterator[Row]:
-    for name in sorted(accepted_fields(), key=_place):
-        value = _rule(dialect.TRANSLATED[name]) if name in dialect.TRANSLATED else ""
-        yield code(name), _endpoint(name), "translated", value, EXPLAINED[name]
-    yield from _checked(dialect.PASSED, "passed on")
-    yield from _checked(dialect.HINTS, "hint")
-    for name, advice in sorted(dialect.REFUSED.items()):
-        yield code(name), "both", "refused", "", advice
-    for name, advice in dialect.CHAT_REFUSED.items():
-        yield code(name), "chat", "refused", "", advice
-
-
-def _checked(checks: Mapping[str, Check], fate: str) -> Iterator[Row]:
-    for name, check in checks.items():
-        yield code(name), "both", fate, _rule(check), ""
-
-
-def _place(name: str) -> int:
-    return list(EXPLAINED).index(name)
-
-
-def _endpoint(name: str) -> str:
-    if name in dialect.CHAT_ONLY:
-        return "chat"
-    return "completions" if name in dialect.COMPLETION_ONLY else "both"
+def _field(parameter: Parameter) -> tuple[str, str, str, str, str]:
+    value = _rule(parameter.check) if parameter.check else ""
+    return code(parameter.name), parameter.of, parameter.fate, value, parameter.note
 
 
 def _rule(check: Check) -> str:
@@ -142,3 +145,35 @@ def _rule(check: Check) -> str:
         _, _, wanted = error.message.partition(" must be ")
         return wanted.partition(", not ")[0]
     raise AssertionError(f"{check} takes anything")
+
+
+def _parsers() -> Iterator[tuple[str, str, str]]:
+    for marks, types, parser in ROWS:
+        shown = " and ".join(code(mark.strip("`")) for mark in marks)
+        yield shown, listed(types), code(parser)
+
+
+def _keywords() -> Iterator[tuple[str, str, str]]:
+    for kind, keywords in OF_TYPE.items():
+        yield code(kind), listed(keywords), listed(UNENFORCED_OF_TYPE[kind])
+    yield "any", listed(("$ref", "enum", "const", "anyOf", "oneOf", "allOf")), listed(UNENFORCED)
+    yield "formats", listed(FORMATS), "all others"
+    yield (
+        "numbers",
+        "bounds of integers up to 100 apart; at least 0, and of integers at least 1",
+        "other bounds",
+    )
+    yield "`oneOf`", "choices of different types, or with different constants in a required member", "others"
+
+
+def _limits() -> Iterator[tuple[str, str]]:
+    yield "characters of a grammar", f"{limits.GRAMMAR_CHARACTERS:,}"
+    yield "rules of a grammar", f"{limits.GRAMMAR_RULES:,}"
+    yield "the count of a repetition", f"{limits.REPEATS:,}"
+    yield "groups inside of each other", f"{limits.GROUP_DEPTH:,}"
+    yield "bytes of a schema, and of all functions together", f"{limits.SCHEMA_BYTES:,}"
+    yield "parts of a schema", f"{limits.SCHEMA_NODES:,}"
+    yield "levels of a schema", f"{limits.SCHEMA_DEPTH:,}"
+    yield "values of an `enum`", f"{limits.ENUM_VALUES:,}"
+    yield "lengths and counts of items that are enforced", f"{limits.COUNTED:,}"
+    yield "functions", f"{limits.TOOLS:,}"

@@ -6,5 +6,10 @@ from collections.abc import Callable
 
 from docs.generator.api import api_page
 from docs.generator.firectl import firectl_page
+from docs.generator.inference import inference_page
 
-PAGES: dict[str, Callable[[], str]] = {"api.md": api_page, "firectl.md": firectl_page}
+PAGES: dict[str, Callable[[], str]] = {
+    "api.md": api_page,
+    "inference.md": inference_page,
+    "firectl.md": firectl_page,
+}

@@ -191,6 +191,6 @@ def command_tree() -> Any:
 
 @pytest.fixture(autouse=True)
 def quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.waiting.FIRST_POLL_SECONDS", 0.01)
-    monkeypatch.setattr("cli.client.BACKOFF_SECONDS", 0.01)
-    monkeypatch.setattr("cli.transfer.BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr("cli.show.waiting.FIRST_POLL_SECONDS", 0.01)
+    monkeypatch.setattr("cli.connection.client.BACKOFF_SECONDS", 0.01)
+    monkeypatch.setattr("cli.transfer.retries.BACKOFF_SECONDS", 0.01)

@@ -1,14 +1,11 @@
 """How command lines are read: word orders, aliases, global flags anywhere, Go switches and durations."""
 
-from collections import defaultdict
-
 import pytest
 
-from cli.argv import canonical
 from cli.errors import CliError
-from cli.main import _GLOBAL_SWITCHES, _GLOBAL_VALUES
-from cli.options import Flag, Kind, converted, proto_duration
-from cli.registry import COMMANDS, option_names, vocabulary
+from cli.language.argv import GLOBAL
+from cli.language.options import Flag, Kind, converted, proto_duration
+from cli.language.registry import all_commands, option_names, understood
 
 HOME = "/v1/accounts/acme"
 
@@ -71,6 +68,72 @@ def test_delete_has_short_names(firectl, api, argv):
 
 
 @pytest.mark.parametrize(
+    ("words", "collection"),
+    [
+        ("ls ftjs", "fineTuningJobs"),
+        ("ftj ls", "fineTuningJobs"),
+        ("list sftj", "supervisedFineTuningJobs"),
+        ("supervised-fine-tuning-jobs list", "supervisedFineTuningJobs"),
+        ("ls ds", "deploymentShapes"),
+        ("ds list", "deploymentShapes"),
+    ],
+)
+def test_nouns_have_short_names(firectl, api, words, collection):
+    api.on("GET", f"{HOME}/{collection}", {collection: []})
+    ran = firectl(*words.split())
+    assert (ran.code, api.requests[0].path) == (0, f"{HOME}/{collection}")
+
+
+@pytest.mark.parametrize("flag", ["-s", "--server", "--base-url"])
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_the_server_is_named_by_its_address_or_by_host_and_port(firectl, api, flag, scheme):
+    api.on("GET", f"{HOME}/models", {"models": []})
+    address = scheme + api.url.removeprefix("http://")
+    env = {"FIREWORKS_BASE_URL": "http://127.0.0.1:9"}
+    assert firectl("list", "models", flag, address, env=env).code == 0
+
+
+@pytest.mark.parametrize(
+    "flags", [["--dry-run=false"], ["--no-dry-run"], ["--dry-run", "--no-dry-run"], ["--no-dry-run=true"]]
+)
+def test_a_global_switch_is_turned_off_anywhere(firectl, api, flags):
+    api.on("DELETE", f"{HOME}/models/m", {})
+    assert firectl("delete", *flags, "model", "m").code == 0
+    assert len(api.sent("DELETE")) == 1
+
+
+@pytest.mark.parametrize(("flag", "pages"), [("--no-paginate", 2), ("--no-paginate=false", 1)])
+def test_a_switch_that_says_no_is_turned_around_too(firectl, api, flag, pages):
+    one = [{"name": "accounts/acme/models/m"}]
+    api.on("GET", f"{HOME}/models", {"models": one, "nextPageToken": "t"}, {"models": one})
+    assert firectl("list", "models", "--page-size", "1", flag).code == 0
+    assert len(api.requests) == pages
+
+
+@pytest.mark.parametrize("place", [0, 1, 2, 3])
+def test_quiet_stands_anywhere_and_leaves_results_and_errors(firectl, api, place):
+    api.on("GET", f"{HOME}/models", {"models": []})
+    api.on("DELETE", f"{HOME}/models/m", {})
+    words = ["delete", "model", "m"]
+    ran = firectl(*words[:place], "--quiet", *words[place:])
+    assert (ran.code, ran.err) == (0, "")
+    assert firectl("get", "model", "--quiet", "none").err.startswith("Error: ")
+
+
+@pytest.mark.parametrize("format", ["text", "json", "yaml", "JSON"])
+def test_the_format_is_one_of_three(firectl, api, format):
+    api.on("GET", f"{HOME}/models/m", {"name": "accounts/acme/models/m"})
+    assert firectl("get", "model", "m", "-o", format).code == 0
+
+
+def test_a_flag_may_know_its_choices():
+    role = Flag("role", "role", "", choices=("admin", "user"))
+    assert converted(role, "ADMIN") == "admin"
+    with pytest.raises(CliError, match=r"--role: .* not one of admin, user; did you mean admin\?"):
+        converted(role, "amdin")
+
+
+@pytest.mark.parametrize(
     ("switch", "sent_as"),
     [
         ("--public", True),
@@ -91,7 +154,7 @@ def test_switches_take_values_the_go_way(firectl, api, switch, sent_as):
 
 def test_a_switch_with_another_value_is_a_mistake(firectl):
     ran = firectl("update", "model", "m", "--public=maybe")
-    assert ran.code == 1
+    assert ran.code == 2
     assert "--public" in ran.err
 
 
@@ -110,24 +173,25 @@ def test_a_model_may_be_called_like_a_noun(firectl, api):
 
 
 def test_words_after_two_dashes_are_never_flags():
-    words = vocabulary(_GLOBAL_VALUES, _GLOBAL_SWITCHES)
-    assert canonical(["get", "model", "--", "-o"], words) == ["get", "model", "--", "-o"]
+    assert understood(["get", "model", "--", "-o"]).canonical == ["get", "model", "--", "-o"]
 
 
-def test_no_option_is_a_switch_in_one_command_and_takes_a_value_in_another():
-    forms = defaultdict(set)
-    for command in COMMANDS:
-        for name, switch in option_names(command):
-            forms[name].add(switch)
-    assert [name for name, seen in forms.items() if len(seen) > 1] == []
+def test_an_option_may_be_a_switch_in_one_command_and_take_a_value_in_another(firectl, api):
+    api.on("POST", f"{HOME}/users", {"name": "accounts/acme/users/robot"})
+    api.on("POST", f"{HOME}/users/robot/apiKeys", {"name": "accounts/acme/users/robot/apiKeys/k"})
+
+    assert firectl("create", "user", "--service-account", "--user-id", "robot").code == 0
+    assert firectl("create", "api-key", "--service-account", "robot").code == 0
+
+    assert [sent.path for sent in api.sent("POST")] == [f"{HOME}/users", f"{HOME}/users/robot/apiKeys"]
 
 
 def test_no_command_takes_a_name_that_is_global():
-    own = {name for command in COMMANDS for name, _switch in option_names(command)}
-    assert own & {*_GLOBAL_VALUES, *_GLOBAL_SWITCHES} == set()
+    own = {name for command in all_commands() for name, _switch in option_names(command)}
+    assert own & (GLOBAL.values | GLOBAL.switches) == set()
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: f"{c.verb}-{c.noun}")
+@pytest.mark.parametrize("command", all_commands(), ids=lambda c: f"{c.verb}-{c.noun}")
 def test_every_command_has_help_in_both_orders(firectl, command):
     orders = [[command.verb]] if not command.noun else [[command.noun, command.verb]]
     if command.noun:
@@ -136,6 +200,17 @@ def test_every_command_has_help_in_both_orders(firectl, command):
         ran = firectl(*order, "-h")
         assert (ran.code, ran.err) == (0, "")
         assert ran.out.startswith("Usage: firectl")
+
+
+@pytest.mark.parametrize("flags", [[], ["-o", "json"], ["--quiet"]])
+def test_no_command_shows_the_help_whatever_the_flags(firectl, flags):
+    ran = firectl(*flags)
+    assert (ran.code, "Usage:" in ran.out, ran.err) == (0, True, "")
+
+
+def test_the_version_may_be_asked_for_as_a_flag(firectl):
+    asked = firectl("--version")
+    assert (asked.code, asked.out) == (0, firectl("version").out)
 
 
 def test_no_words_at_all_shows_the_help(firectl):

@@ -83,6 +83,12 @@ def test_bad_rows_are_reported_line_by_line_and_nothing_is_left(firectl, server,
     ]
 
 
+def test_the_only_bad_row_is_told_once(firectl, server, rows):
+    report = {**REPORT, "badRows": [{"line": "1", "reason": "not JSON"}], "badRowCount": "1"}
+    server.on("POST", f"{DATASET}:upload", server.refusal(400, 3, "line 1: not JSON", report))
+    assert firectl("upload", "dataset", "d", str(rows)).err.count("not JSON") == 1
+
+
 def test_a_late_verdict_still_brings_its_rows(firectl, server, rows):
     checking = {"name": NAME, "state": "UPLOADING", "status": {"code": "OK", "message": "being checked"}}
     bad = {**checking, "status": {"code": "INVALID_ARGUMENT", "message": "3 rows are bad"}}
@@ -107,3 +113,95 @@ def test_a_file_that_is_not_there_is_told(firectl, server, tmp_path):
     ran = firectl("create", "dataset", "d", str(tmp_path / "none.jsonl"))
     assert (ran.code, server.requests) == (1, [])
     assert "does not exist" in ran.err
+
+
+def test_a_dataset_is_copied_from_another(firectl, server):
+    server.on("GET", DATASET, {**READY, "state": "UPLOADING"}, READY)
+    ran = firectl("create", "dataset", "d", "--source", "other", "--display-name", "Copy")
+    assert ran.code == 0
+    body = {"datasetId": "d", "dataset": {"displayName": "Copy"}, "sourceDatasetId": "other"}
+    assert server.sent("POST", f"{HOME}/datasets")[0].body == body
+    assert "State: READY" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("flags", "sent"),
+    [
+        (["--source", "o", "--filter", "a > 1"], {"sourceDatasetId": "o", "filter": "a > 1", "dataset": {}}),
+        (["--external-url", "gs://b/x.jsonl"], {"dataset": {"externalUrl": "gs://b/x.jsonl"}}),
+    ],
+)
+def test_sources_that_the_server_refuses_are_told_in_its_words(firectl, api, flags, sent):
+    api.on("POST", f"{HOME}/datasets", api.refusal(400, 3, "that is not supported: upload the file"))
+    ran = firectl("dataset", "create", "d", *flags)
+    assert ran.code == 1
+    assert "that is not supported: upload the file" in ran.err
+    assert api.sent("POST")[0].body == {"datasetId": "d", **sent}
+
+
+def test_results_of_an_evaluation_are_said_to_be_such(firectl, server, rows):
+    assert firectl("create", "dataset", "d", str(rows), "--eval-protocol-output").code == 0
+    created = server.sent("POST", f"{HOME}/datasets")[0].body["dataset"]
+    assert created == {"exampleCount": "2", "evalProtocol": {}}
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "said"),
+    [
+        (["d", "--start-time", "2030-01-01"], 1, "--start-time is not supported"),
+        (["d", "--source", "o", "rows.jsonl"], 2, "one file too many"),
+        (["d", "rows.jsonl", "--filter", "a"], 2, "add --source ID"),
+        (["d", "s3://bucket/rows.jsonl"], 1, "aws s3 cp"),
+    ],
+)
+def test_what_no_dataset_can_be_made_of_creates_nothing(firectl, server, argv, code, said):
+    ran = firectl("create", "dataset", *argv)
+    assert (ran.code, server.requests) == (code, [])
+    assert said in ran.err
+
+
+def test_a_dataset_that_waits_for_its_file_gets_it(firectl, server, rows):
+    assert firectl("upload", "dataset", "d", str(rows)).code == 0
+    assert server.sent("POST", f"{HOME}/datasets") == []
+    assert len(server.sent("POST", f"{DATASET}:upload")) == 1
+
+
+def test_a_dry_run_of_an_upload_sends_nothing(firectl, server, rows):
+    ran = firectl("upload", "dataset", "d", str(rows), "--dry-run")
+    assert (ran.code, ran.err, server.requests) == (0, "", [])
+    assert ran.json["method"] == "POST"
+    assert list(ran.json["upload"].values()) == [rows.stat().st_size]
+
+
+def test_a_split_names_its_parts(firectl, api):
+    parts = [f"{NAME}-chunk-{number}-of-2" for number in (1, 2)]
+    api.on("POST", f"{DATASET}:splitDataset", {"chunkDatasetNames": parts, "totalExamples": 500})
+    for part in parts:
+        api.on("GET", f"/v1/{part}", {**READY, "name": part, "state": "UPLOADING"}, {**READY, "name": part})
+    ran = firectl("split", "dataset", "d", "--chunk-size", "250", "--wait")
+    assert (ran.code, ran.out.splitlines()) == (0, parts)
+    assert api.sent("POST")[0].body == {"chunkSize": 250}
+    assert "500 rows in 2 datasets" in ran.err
+
+
+def test_a_lineage_is_downloaded_a_folder_a_dataset(firectl, api, tmp_path):
+    def endpoint(request):
+        urls = {"a.jsonl": f"{api.url}/storage/a", "b.jsonl": f"{api.url}/storage/b"}
+        if request.query.get("downloadLineage"):
+            return api.ok(
+                {"filenameToSignedUrls": {"d/a.jsonl": urls["a.jsonl"], "source/b.jsonl": urls["b.jsonl"]}}
+            )
+        file = "b.jsonl" if "/source:" in request.path else "a.jsonl"
+        return api.ok({"filenameToSignedUrls": {file: urls[file]}})
+
+    for id in ("d", "source"):
+        api.on("GET", f"{HOME}/datasets/{id}:getDownloadEndpoint", endpoint)
+    api.on("GET", "/storage/a", api.raw(200, b"{}"))
+    api.on("GET", "/storage/b", api.raw(200, b"[]"))
+
+    assert firectl("dataset", "download", "d", str(tmp_path / "got"), "--download-lineage").code == 0
+
+    assert (tmp_path / "got" / "d" / "a.jsonl").read_text() == "{}"
+    assert (tmp_path / "got" / "source" / "b.jsonl").read_text() == "[]"
+    again = firectl("dataset", "download", "d", str(tmp_path / "again"), "--download-lineage", "-o", "json")
+    assert again.json == [str(tmp_path / "again" / file) for file in ("d/a.jsonl", "source/b.jsonl")]

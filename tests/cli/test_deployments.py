@@ -49,7 +49,6 @@ def test_create_sends_what_was_given_and_nothing_else(firectl, api):
             "scaleDownWindow": "300s",
             "loadTargets": {"default": 0.8, "requests_per_second": 2},
         },
-        "autoTune": {"longPrompt": False},
         "placement": {"region": "US_IOWA_1"},
     }
 
@@ -106,16 +105,31 @@ def test_a_failed_deployment_names_its_reason(firectl, api):
     api.on(
         "GET", PATH, deployment("CREATING"), deployment("FAILED", "out of GPU memory", "RESOURCE_EXHAUSTED")
     )
+    api.on("GET", f"{PATH}/terminationMessage", {"message": "loading weights\nCUDA out of memory"})
     ran = firectl("create", "deployment", "m", "--wait")
-    assert (ran.code, ran.out) == (1, "")
-    assert "Error: the deployment failed: out of GPU memory" in ran.err
+    assert (ran.code, ran.out) == (3, "")
+    assert ran.err.splitlines()[-6:] == [
+        "Error: the deployment failed: out of GPU memory",
+        "  the last replica that failed said:",
+        "  loading weights",
+        "  CUDA out of memory",
+        "Next: watch it: firectl get deployment d --watch",
+        "Next: delete it: firectl delete deployment d",
+    ]
+
+
+def test_what_the_failure_tells_already_is_not_told_twice(firectl, api):
+    api.on("POST", f"{HOME}/deployments", deployment("CREATING"))
+    api.on("GET", PATH, deployment("FAILED", "CUDA out of memory", "INTERNAL"))
+    api.on("GET", f"{PATH}/terminationMessage", {"message": "CUDA out of memory"})
+    assert firectl("create", "deployment", "m", "--wait").err.count("CUDA out of memory") == 2  # state, error
 
 
 def test_a_wait_that_takes_too_long_says_how_to_go_on(firectl, api):
     api.on("POST", f"{HOME}/deployments", deployment("CREATING"))
     api.on("GET", PATH, deployment("CREATING", "no node fits"))
     ran = firectl("create", "deployment", "m", "--wait", "--wait-timeout", "50ms")
-    assert ran.code == 1
+    assert ran.code == 4
     assert "was not ready after 0s" in ran.err
     assert "no node fits" in ran.err
     assert "firectl get deployment d" in ran.err
@@ -168,6 +182,8 @@ def test_scale_delete_and_undelete(firectl, api):
         ["deploy", "m", "--deployment-id", "d"],
         ["deploy", "m", "--deployment", "d"],
         ["load-lora", "m", "--deployment", NAME],
+        ["deploy", "model", "m", "--deployment", "d"],
+        ["load-lora", "models", "m", "--deployment-id", "d"],
         ["model", "load-lora", "m", "--deployment", "d"],
         ["model", "deploy", "accounts/acme/models/m", "--deployment-id=d"],
     ],
@@ -187,8 +203,13 @@ def test_without_a_deployment_the_server_decides(firectl, api):
         f"{HOME}/deployedModels",
         api.refusal(400, 9, "serverless is not available: pass a deployment"),
     )
+    addon = {"name": "accounts/acme/models/m", "peftDetails": {"baseModel": "accounts/acme/models/base"}}
+    api.on("GET", f"{HOME}/models/m", addon)
     ran = firectl("deploy", "m")
+    assert ran.code == 1
     assert "serverless is not available" in ran.err
+    assert "firectl deploy m --deployment-id DEPLOYMENT" in ran.err
+    assert "firectl create deployment accounts/acme/models/base --enable-addons" in ran.err
     assert api.sent("POST")[0].body == {"model": "accounts/acme/models/m"}
 
 
@@ -197,8 +218,9 @@ def test_an_adapter_that_does_not_load_is_told(firectl, api):
     bad = deployed("DEPLOYING", "rank 128 is above the deployment's 64", "FAILED_PRECONDITION")
     api.on("GET", f"{HOME}/deployedModels/m-1", deployed("DEPLOYING", "no replica is up", "UNAVAILABLE"), bad)
     ran = firectl("deploy", "m", "--deployment-id", "d", "--wait")
-    assert ran.code == 1
+    assert ran.code == 3
     assert "the model was not deployed: rank 128 is above" in ran.err
+    assert "take it off: firectl undeploy accounts/acme/deployedModels/m-1" in ran.err
 
 
 def test_undeploy_finds_the_deployed_model(firectl, api):
@@ -217,7 +239,12 @@ def test_undeploy_finds_the_deployed_model(firectl, api):
     assert firectl("unload-lora", "m", "--deployment", "d", "--wait").code == 0
     assert len(api.sent("DELETE", f"{HOME}/deployedModels/m-1")) == 1
 
+    assert firectl("model", "undeploy", "m-1").code == 0  # the deployed model itself may be named too
+    assert len(api.sent("DELETE", f"{HOME}/deployedModels/m-1")) == 2
+
+    assert firectl("undeploy", "model", "m-1").code == 0  # and the noun may stand there
     assert "is not deployed" in firectl("undeploy", "y").err
+    assert firectl("undeploy", "m", "n").code == 2
 
 
 def test_a_deployed_model_is_made_the_default(firectl, api):
@@ -232,3 +259,127 @@ def test_a_dry_run_prints_the_request_and_sends_none(firectl, api):
     assert shown["url"] == f"{api.url}/v1/accounts/acme/deployedModels"
     assert shown["body"]["deployment"] == NAME
     assert api.requests == []
+
+
+def test_the_older_name_of_the_accelerator_count_means_the_same(firectl, api):
+    api.on("PATCH", PATH, deployment("UPDATING"))
+    assert firectl("update", "deployment", "d", "--world-size", "2").code == 0
+    (sent,) = api.sent("PATCH")
+    assert (sent.body, sent.query) == ({"acceleratorCount": 2}, {"updateMask": "accelerator_count"})
+
+    ran = firectl("update", "deployment", "d", "--world-size", "2", "--accelerator-count", "4")
+    assert ran.code == 2
+    assert "contradicts --accelerator-count 4" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--cluster-id", "byoc"], "--cluster-id is not supported: replicas run on the platform's own"),
+        (["-c", "byoc"], "--cluster-id is not supported"),
+        (["--max-peft-batch-size", "8"], "--max-peft-batch-size is not supported"),
+        (["--unused-auto-delete-duration", "168h"], "deployments are not deleted for being unused"),
+    ],
+)
+def test_what_could_not_be_kept_is_refused_by_name_and_nothing_is_sent(firectl, api, flags, said):
+    ran = firectl("create", "deployment", "m", *flags)
+    assert ran.code == 1
+    assert said in ran.err
+    assert api.requests == []
+
+
+def test_asking_for_nothing_is_no_reason_to_refuse(firectl, api):
+    api.on("POST", f"{HOME}/deployments", deployment("CREATING"))
+    assert firectl("create", "deployment", "m", "--unused-auto-delete-duration", "0").code == 0
+    assert api.sent("POST")[0].body == {"baseModel": "m"}
+
+
+def test_a_region_is_given_once(firectl, api):
+    ran = firectl("update", "deployment", "d", "--region", "US_IOWA_1")
+    assert (ran.code, api.requests) == (1, [])
+    assert "a deployment stays where it is" in ran.err
+
+
+def test_a_value_that_is_nearly_right_is_answered_with_the_right_ones(firectl, api):
+    refusal = api.refusal(400, 3, "'NVIDIA_H100' is none of X_UNSPECIFIED, NVIDIA_H100_80GB, L4")
+    api.on("POST", f"{HOME}/deployments", refusal)
+    ran = firectl("create", "deployment", "m", "--accelerator-type", "h100")
+    assert ran.code == 1
+    assert "did you mean NVIDIA_H100_80GB?" in ran.err
+
+
+def test_only_checking_a_request_creates_and_waits_for_nothing(firectl, api):
+    api.on("POST", f"{HOME}/deployments", deployment("STATE_UNSPECIFIED"))
+    ran = firectl("create", "deployment", "m", "--validate-only", "--wait")
+    assert ran.code == 0
+    assert api.sent("POST")[0].query == {"validateOnly": "true"}
+    assert "nothing was created" in ran.err
+    assert api.sent("GET") == []
+
+
+def test_a_model_can_be_deployed_with_the_deployment(firectl, api):
+    base = {**deployment("CREATING"), "baseModel": "accounts/acme/models/base"}
+    api.on("POST", f"{HOME}/deployments", base)
+    api.on("POST", f"{HOME}/deployedModels", deployed("DEPLOYING"))
+
+    assert firectl("create", "deployment", "base", "--enable-addons", "--model-id", "tuned").code == 0
+    body = {"model": "accounts/acme/models/tuned", "deployment": NAME}
+    assert api.sent("POST", f"{HOME}/deployedModels")[0].body == body
+
+    assert firectl("create", "deployment", "base", "--model-id", "base").code == 0
+    assert len(api.sent("POST", f"{HOME}/deployedModels")) == 1  # the base model is there anyway
+
+
+def test_a_model_that_does_not_fit_leaves_the_deployment_and_says_so(firectl, api):
+    api.on("POST", f"{HOME}/deployments", deployment("CREATING"))
+    api.on("POST", f"{HOME}/deployedModels", api.refusal(400, 9, "it takes no addons"))
+    ran = firectl("create", "deployment", "base", "--model-id", "tuned", "--wait")
+    assert ran.code == 1
+    assert f"{NAME} was created, without accounts/acme/models/tuned" in ran.err
+    assert "firectl deploy tuned --deployment-id d" in ran.err
+
+
+def test_a_file_that_is_no_deployment_is_told_with_the_line(firectl, api, tmp_path):
+    path = tmp_path / "deployment.yaml"
+    path.write_text("base_model: m\n  min_replica_count: 1\n")
+    ran = firectl("create", "deployment", "--file", str(path))
+    assert (ran.code, api.requests) == (1, [])
+    assert f"{path}, line 2: a colon where none can be" in ran.err
+
+
+def test_the_words_of_a_map_in_a_file_stay_as_they_are(firectl, api, tmp_path):
+    api.on("POST", f"{HOME}/deployments", deployment("CREATING"))
+    path = tmp_path / "deployment.json"
+    path.write_text(json.dumps({
+        "base_model": "m",
+        "annotations": {"made_by": "ci"},
+        "autoscaling_policy": {"load_targets": {"requests_per_second": 2}},
+    }))  # fmt: skip
+    assert firectl("create", "deployment", "--file", str(path)).code == 0
+    assert api.sent("POST")[0].body == {
+        "baseModel": "m",
+        "annotations": {"made_by": "ci"},
+        "autoscalingPolicy": {"loadTargets": {"requests_per_second": 2}},
+    }
+
+
+def test_deleting_says_how_to_take_it_back(firectl, api):
+    api.on("DELETE", PATH, {})
+    assert "firectl undelete deployment d" in firectl("delete", "deployment", "d").err
+    gone = firectl("delete", "deployment", "d", "--hard", "-o", "json")
+    assert (gone.json, "undelete" in gone.err) == ({}, False)
+
+
+def test_an_adapter_is_answered_with_the_way_to_serve_it(firectl, api):
+    api.on("POST", f"{HOME}/deployments", api.refusal(400, 9, "accounts/acme/models/tuned is an addon"))
+    api.on("GET", f"{HOME}/models/tuned", {"peftDetails": {"baseModel": "accounts/acme/models/base"}})
+    ran = firectl("create", "deployment", "tuned")
+    assert ran.code == 1
+    assert "firectl create deployment accounts/acme/models/base --enable-addons --model-id tuned" in ran.err
+
+
+def test_what_stands_in_the_way_of_deleting_can_be_passed_over(firectl, api):
+    api.on("DELETE", PATH, api.refusal(400, 9, "it is in use; set ignoreChecks"))
+    ran = firectl("delete", "deployment", "d")
+    assert ran.code == 1
+    assert "firectl delete deployment d --ignore-checks" in ran.err

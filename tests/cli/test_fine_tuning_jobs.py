@@ -95,7 +95,11 @@ def test_an_empty_kind_in_the_file_counts(firectl, server, tmp_path):
         ("base_model: b\nconversation: {}\n", [], "--dataset"),
         ("base_model: b\ndataset: d\n", [], "--kind"),
         ("just words\n", [], "key: value"),
-        ("a: [1\n", [], "is not YAML"),
+        ("a: [1\n", [], "line 2: "),
+        ("a: 1\n b: 2\n", [], "line 2: a colon where none can be"),
+        ("a: 1\nb:\n    c: 1\n  d: 2\n", [], "line 4: the indentation does not fit"),
+        (SETTINGS, ["--kind", "text_completion"], "add --input-template TEXT --output-template TEXT"),
+        (SETTINGS, ["--kind", "text_classification", "--text", "t"], "add --label TEXT"),
         (SETTINGS, ["--kind", "poetry"], "poetry"),
         (SETTINGS, ["--kind", "conversation", "--label", "l"], "label"),
     ],
@@ -134,7 +138,7 @@ def test_wait_follows_the_job_to_its_model(firectl, server, settings):
 
 
 def test_the_line_of_a_running_job_tells_all_that_is_known():
-    from cli.commands.fine_tuning_jobs import judge_job
+    from cli.training.jobs import judge_job
 
     step = {"phase": "TRAINING", "step": 12, "maxSteps": 100, "loss": 1.23456, "tokensPerSecond": 1532.4}
     line = judge_job(job("JOB_STATE_RUNNING", progress={**step, "etaSeconds": 75})).line
@@ -142,11 +146,11 @@ def test_the_line_of_a_running_job_tells_all_that_is_known():
     assert judge_job(job("PENDING", "no worker is free")).line == "PENDING  no worker is free"
 
 
-def test_a_failed_job_exits_1_with_the_reason_and_what_it_logged_last(firectl, server, settings):
+def test_a_failed_job_exits_3_with_the_reason_and_what_it_logged_last(firectl, server, settings):
     server.on("GET", PATH, job("RUNNING"), job("FAILED", "the loss became NaN at step 7", "INTERNAL"))
     server.on("GET", f"{PATH}:metrics", {"metrics": [{"step": 6, "loss": 9.5}, {"step": 7, "loss": "NaN"}]})
     ran = firectl("create", "fine-tuning-job", "--settings-file", settings, "-w")
-    assert (ran.code, ran.out) == (1, "j\n")
+    assert (ran.code, ran.out) == (3, "j\n")
     assert "Error: the job is FAILED: the loss became NaN at step 7" in ran.err
     assert "  step 7  loss NaN" in ran.err
 
@@ -164,3 +168,86 @@ def test_the_wandb_key_comes_from_the_environment(firectl, server, settings):
     first, second = (sent.body for sent in server.sent("POST"))
     assert "wandbApiKey" not in first
     assert second["wandbApiKey"] == "secret"
+
+
+@pytest.mark.parametrize(
+    "content", ["learning_rate: .nan", "epochs: -.inf", "a: !!binary aGk=", "a: &a [*a]"]
+)
+def test_a_file_with_what_no_request_can_hold_is_told(firectl, server, tmp_path, content):
+    path = tmp_path / "s.yaml"
+    path.write_text(f"dataset: d\n{content}\n")
+    ran = firectl("create", "fine-tuning-job", "--settings-file", str(path))
+    assert (ran.code, server.requests) == (1, [])
+    assert ran.err.startswith(f"Error: {path} holds what no request can: ")
+
+
+def test_a_dry_run_shows_no_key_of_the_environment(firectl, server, settings):
+    argv = ("create", "fine-tuning-job", "--settings-file", settings, "--wandb-project", "p", "--dry-run")
+    ran = firectl(*argv, env={"WANDB_API_KEY": "secret"})
+    assert ran.json["body"]["wandbApiKey"] == "(not shown)"
+    argv = ("create", "sftj", "--dataset", "d", "--base-model", "m", "--wandb-api-key", "secret", "--dry-run")
+    ran = firectl(*argv)
+    assert ran.json["body"]["wandbConfig"] == {"apiKey": "(not shown)", "enabled": True}
+
+
+def test_numbers_and_dates_in_the_file_are_read_as_they_are_meant(firectl, server, tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text(
+        "dataset: d\nbase_model: b\nconversation: {}\nlearning_rate: 2e-5\nmodel_id: 2030-01-01\n"
+    )
+    assert firectl("create", "fine-tuning-job", "--settings-file", str(path)).code == 0
+    body = server.sent("POST")[0].body
+    assert (body["learningRate"], body["modelId"]) == (2e-5, "2030-01-01")
+
+
+def test_a_draft_model_is_asked_for_and_left_to_the_server(firectl, server, settings):
+    server.on(
+        "POST", f"{HOME}/fineTuningJobs", server.refusal(400, 3, "draftModel: draft models are not available")
+    )
+    ran = firectl("create", "fine-tuning-job", "--settings-file", settings, "--draft-base-model", "tiny")
+    assert ran.code == 1
+    assert "draft models are not available" in ran.err
+    assert server.sent("POST")[0].body["draftModel"] == {"baseModel": "tiny"}
+
+
+def test_a_mistyped_kind_is_answered_with_the_kinds(firectl, server, settings):
+    ran = firectl("create", "fine-tuning-job", "--settings-file", settings, "--kind", "conversational")
+    assert (ran.code, server.requests) == (1, [])
+    assert "did you mean conversation?" in ran.err
+
+
+def test_what_a_job_is_called_can_be_changed(firectl, server):
+    server.on("PATCH", PATH, job("RUNNING", displayName="Second try"))
+    assert firectl("update", "ftj", "j", "--display-name", "Second try").code == 0
+    (sent,) = server.sent("PATCH")
+    assert (sent.body, sent.query) == ({"displayName": "Second try"}, {"updateMask": "display_name"})
+
+
+def test_metrics_are_given_out_a_record_a_step(firectl, server):
+    server.on("GET", f"{PATH}:metrics", {"metrics": [{"step": 1, "loss": 2.5}]})
+    assert firectl("export-metrics", "fine-tuning-job", "j").out == '{"step": 1, "loss": 2.5}\n'
+    assert firectl("ftj", "export-metrics", "j", "--format", "csv").out == "step,loss\n1,2.5\n"
+
+
+@pytest.mark.parametrize("verb", ["cancel", "resume"])
+def test_what_only_the_other_jobs_can_is_refused_with_what_to_do(firectl, server, verb):
+    ran = firectl(verb, "fine-tuning-job", "j")
+    assert (ran.code, server.requests) == (1, [])
+    assert "only supervised fine-tuning jobs can" in ran.err
+    assert "firectl delete fine-tuning-job j" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("lines", "kind"),
+    [
+        ("text_completion:\ninput_template: '{q}'\noutput_template: '{a}'\n",
+         {"textCompletion": {"inputTemplate": "{q}", "outputTemplate": "{a}"}}),
+        ("conversation:\njinja_template:\n", {"conversation": {}}),
+        ("text_classification:\ntext: t\nlabel: l\n", {"textClassification": {"text": "t", "label": "l"}}),
+    ],
+)  # fmt: skip
+def test_what_stands_beside_its_kind_is_taken_as_meant(firectl, server, tmp_path, lines, kind):
+    path = tmp_path / "s.yaml"
+    path.write_text(f"dataset: d\n{lines}base_model: b\n")
+    assert firectl("create", "fine-tuning-job", "--settings-file", str(path)).code == 0
+    assert server.sent("POST")[0].body == {"dataset": "d", "baseModel": "b", **kind}

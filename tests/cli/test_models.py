@@ -1,6 +1,8 @@
 """Uploading and downloading models."""
 
+import hashlib
 import json
+import os
 
 import pytest
 
@@ -100,7 +102,8 @@ def test_an_expired_url_is_replaced(firectl, storage, base):
     expired = storage.raw(403, b"<Error><Message>Request has expired</Message></Error>")
     storage.on("PUT", "/storage/config.json", expired, storage.raw(200, b""))
     assert firectl("create", "model", "m", str(base)).code == 0
-    assert len(storage.sent("POST", f"{MODEL}:getUploadEndpoint")) == 2
+    asked = storage.sent("POST", f"{MODEL}:getUploadEndpoint")
+    assert len([request for request in asked if "filenameToSha256" not in request.body]) == 2
 
 
 def test_an_upload_that_fails_leaves_nothing_behind(firectl, storage, base):
@@ -131,7 +134,7 @@ def test_a_verdict_that_comes_late_counts_too(firectl, storage, base):
     bad = {**CHECKING, "status": {"code": "INVALID_ARGUMENT", "message": "no tokenizer"}}
     storage.on("GET", MODEL, CHECKING, bad)
     ran = firectl("create", "model", "m", str(base))
-    assert ran.code == 1
+    assert ran.code == 3
     assert "Error: no tokenizer" in ran.err
     assert len(storage.sent("DELETE", MODEL)) == 1
 
@@ -143,20 +146,24 @@ def test_what_cannot_be_taken_back_is_named_with_the_command(firectl, storage, b
     assert f"delete it with: firectl delete model {NAME}" in ran.err
 
 
-def test_ctrl_c_during_the_upload_leaves_nothing_behind(firectl, storage, base, monkeypatch):
+def test_ctrl_c_during_the_upload_keeps_what_arrived_and_says_how_to_go_on(
+    firectl, storage, base, monkeypatch
+):
     def interrupted(*_args):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("cli.transfer.upload", interrupted)
     ran = firectl("create", "model", "m", str(base))
     assert ran.code == 130
-    assert f"{NAME} was deleted" in ran.err
+    assert f"{NAME} keeps what has arrived" in ran.err
+    assert f"firectl upload model m {base}" in ran.err
+    assert storage.sent("DELETE") == []
 
 
 def test_a_model_that_is_still_being_checked_stays(firectl, storage, base):
     storage.on("GET", MODEL, CHECKING)
     ran = firectl("create", "model", "m", str(base), "--poll-duration", "20ms")
-    assert ran.code == 1
+    assert ran.code == 4
     assert "being checked" in ran.err
     assert f"firectl get model {NAME}" in ran.err
     assert storage.sent("DELETE") == []
@@ -173,8 +180,20 @@ def test_an_id_that_is_taken_is_never_touched(firectl, storage, base):
     storage.on("GET", MODEL, CHECKING)
     ran = firectl("create", "model", "m", str(base))
     assert ran.code == 1
-    assert "it is still UPLOADING; if nothing uploads to it, firectl delete model m" in ran.err
+    assert "it is still UPLOADING; to go on with that: firectl upload model m PATH" in ran.err
+    assert "to begin anew: firectl delete model m" in ran.err
     assert storage.sent("DELETE") == []
+
+
+def test_warnings_of_the_check_are_told_to_the_quiet_too(firectl, storage, base):
+    storage.on("GET", f"{MODEL}:validateUpload", {"warnings": ["no chat template"]})
+    assert "Warning: no chat template" in firectl("create", "model", "m", str(base), "--quiet").err
+
+
+def test_a_wait_that_cannot_be_begun_creates_nothing(firectl, storage, base):
+    ran = firectl("create", "model", "m", str(base), "--poll-duration", "long")
+    assert (ran.code, storage.sent("POST")) == (2, [])
+    assert 'invalid value for --poll-duration: "long" is not a duration' in ran.err
 
 
 def test_a_dry_run_shows_the_request_and_the_files_and_sends_nothing(firectl, storage, base):
@@ -201,16 +220,49 @@ def test_hidden_files_code_and_folders_are_left_out_aloud(firectl, storage, base
     }
 
 
-def test_a_link_within_the_folder_is_followed(firectl, storage, base):
-    (base / "tokenizer.json").unlink()
-    (base / "tokenizer.json").symlink_to(base / "config.json")
-    assert firectl("create", "model", "m", str(base)).code == 0
+def test_forty_files_of_other_programs_are_told_in_one_line(firectl, storage, base):
+    for number in range(37):
+        (base / f".hidden-{number:02}").write_text("x")
+    for name in ("Thumbs.db", "model.safetensors.lock", "config.json~", "old.PYC"):
+        (base / name).write_text("x")
+    (base / "__pycache__").mkdir()
+    (base / ".DS_Store").symlink_to("nowhere")
+    ran = firectl("create", "model", "m", str(base))
+    assert ran.code == 0
+    (line,) = [line for line in ran.err.splitlines() if line.startswith("Left out")]
+    assert line.endswith("and 38 more: hidden, or left by other programs")
+    assert len(storage.sent("PUT")) == 3
+
+
+def test_a_snapshot_of_links_to_blobs_elsewhere_is_uploaded(firectl, storage, base, tmp_path):
+    snapshot, blobs = tmp_path / "snapshots" / "main", tmp_path / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for file in base.iterdir():
+        blob = blobs / hashlib.sha256(file.name.encode()).hexdigest()
+        file.rename(blob)
+        (snapshot / file.name).symlink_to(f"../../blobs/{blob.name}")
+    assert firectl("create", "model", "m", str(snapshot)).code == 0
+    puts = {put.path: put.content for put in storage.sent("PUT")}
+    assert puts["/storage/model.safetensors"] == b"w" * 3_000_000
+    assert set(puts) == {"/storage/config.json", "/storage/model.safetensors", "/storage/tokenizer.json"}
 
 
 @pytest.mark.parametrize(
     ("spoil", "argv", "said"),
     [
-        (lambda f: (f / "vocab.txt").symlink_to("/etc/passwd"), [], "outside"),
+        (lambda f: (f / "vocab.txt").symlink_to(f / "gone"), [], "vocab.txt is a link to"),
+        (
+            lambda f: (f / "vocab.txt").symlink_to(f / "vocab.txt"),
+            [],
+            "vocab.txt is a link that leads in a circle",
+        ),
+        (
+            lambda f: (f / "vocab.txt").symlink_to("/dev/null"),
+            [],
+            "vocab.txt is neither a file nor a folder, but a device",
+        ),
+        (lambda f: os.mkfifo(f / "vocab.txt"), [], "but a pipe"),
         (lambda f: (f / "config.json").unlink(), [], "config.json"),
         (lambda f: (f / "model.safetensors").unlink(), [], "no weights"),
         (lambda f: (f / "model.safetensors").write_bytes(b""), [], "is empty"),
@@ -264,3 +316,78 @@ def test_a_download_writes_nowhere_but_into_its_folder(firectl, api, tmp_path, n
     assert ran.code == 1
     assert not list(tmp_path.rglob("*evil*"))
     assert api.sent("GET", "/storage/x") == []
+
+
+@pytest.mark.parametrize("file", ["fireworks.json", "adapter_config.json"])
+def test_an_adapter_whose_files_name_its_base_needs_no_flag(firectl, storage, adapter, file):
+    named = "accounts/fireworks/models/llama"
+    key = "base_model" if file == "fireworks.json" else "base_model_name_or_path"
+    content = json.loads((adapter / "adapter_config.json").read_text()) if file != "fireworks.json" else {}
+    (adapter / file).write_text(json.dumps({**content, key: named}))
+    storage.on("PUT", "/storage/fireworks.json", storage.raw(200, b""))
+
+    ran = firectl("create", "model", "m", str(adapter))
+
+    assert ran.code == 0
+    assert f"Its base model is {named}, says {file}" in ran.err
+    assert storage.sent("POST", f"{HOME}/models")[0].body["model"]["peftDetails"]["baseModel"] == named
+
+
+def test_the_flag_wins_over_what_the_files_say(firectl, storage, adapter):
+    (adapter / "fireworks.json").write_text('{"base_model": "accounts/a/models/wrong"}')
+    storage.on("PUT", "/storage/fireworks.json", storage.raw(200, b""))
+    assert firectl("create", "model", "m", str(adapter), "--base-model", "right").code == 0
+    assert storage.sent("POST", f"{HOME}/models")[0].body["model"]["peftDetails"]["baseModel"] == "right"
+
+
+@pytest.mark.parametrize(
+    ("source", "tool"),
+    [("s3://bucket/model", "aws s3 cp"), ("https://x.blob.core.windows.net/c/m", "azcopy copy")],
+)
+def test_a_model_in_a_bucket_is_to_be_downloaded_first(firectl, storage, source, tool):
+    ran = firectl("model", "create", "m", source)
+    assert (ran.code, storage.requests) == (1, [])
+    assert f"{tool}" in ran.err
+    assert "firectl create model m FOLDER" in ran.err
+
+
+def test_credentials_for_a_bucket_are_refused_by_name(firectl, storage, base):
+    ran = firectl("create", "model", "m", str(base), "--aws-access-key-id", "AKIA")
+    assert (ran.code, storage.requests) == (1, [])
+    assert "--aws-access-key-id is not supported: models are uploaded from a folder" in ran.err
+
+
+@pytest.mark.parametrize("words", [("prepare-model",), ("model", "prepare"), ("prepare", "model")])
+def test_a_model_is_prepared_in_a_precision(firectl, api, words):
+    api.on("POST", f"{MODEL}:prepare", {})
+    api.on("GET", MODEL, CHECKING, READY)
+    ran = firectl(*words, "m", "--precision", "fp16", "--wait")
+    assert ran.code == 0
+    assert api.sent("POST")[0].body == {"precision": "FP16"}
+    assert "State: READY" in ran.out
+    assert "firectl create deployment m --precision FP16" in ran.err
+
+
+def test_a_precision_that_there_is_not_is_told_in_the_servers_words(firectl, api):
+    refusal = api.refusal(400, 12, "models are not prepared in other precisions: m has FP16")
+    api.on("POST", f"{MODEL}:prepare", refusal)
+    ran = firectl("prepare-model", "m", "--precision", "FP8")
+    assert (ran.code, ran.out) == (1, "")
+    assert "m has FP16" in ran.err
+
+
+def test_an_import_that_is_refused_names_the_other_ways(firectl, api):
+    api.on(
+        "POST", f"{HOME}/models/mine:import", api.refusal(400, 12, "models are not fetched from other stores")
+    )
+    ran = firectl("import", "model", "accounts/fireworks/models/llama", "--model-id", "mine")
+    assert ran.code == 1
+    assert "models are not fetched from other stores" in ran.err
+    assert "firectl create model mine FOLDER" in ran.err
+
+
+def test_a_model_that_is_not_whole_yet_has_no_precision(firectl, api):
+    api.on("GET", MODEL, CHECKING)
+    ran = firectl("prepare-model", "m")
+    assert (ran.code, api.sent("POST")) == (1, [])
+    assert f"{NAME} has no precision yet: it is UPLOADING" in ran.err

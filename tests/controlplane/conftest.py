@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -108,6 +109,12 @@ def base(admin_key: str, add_model: Callable[..., ModelRow]) -> ModelRow:
 @pytest.fixture
 def uploads_worker(settings: Settings, db: Database, object_store: ObjectStore) -> Iterator[None]:
     """Reconciles uploads as soon as they are due, as the workers of a running platform do."""
+    with working_on_uploads(settings, db, object_store):
+        yield
+
+
+@contextmanager
+def working_on_uploads(settings: Settings, db: Database, object_store: ObjectStore) -> Iterator[None]:
     context = WorkerContext(settings, db, object_store, runtime=_no_runtime())
     stopping = threading.Event()
 

@@ -20,6 +20,7 @@ from controlplane.permissions import Permission
 OPEN = {
     "alive",
     "ready",
+    "get_version",
     "openapi",
     "show_docs",
     "get_docs_file",

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 
 import pytest
 from sqlalchemy import delete, select, text, update
@@ -19,6 +20,19 @@ async def test_a_key_answers_with_its_account(api):
     answer = await api.get("/verifyApiKey")
     assert answer.status_code == 200
     assert answer.headers["x-fireworks-account-id"] == "hearth"
+
+
+async def test_a_key_answers_with_whose_it_is_too(api, db):
+    headers = (await api.get("/verifyApiKey")).headers
+    assert (headers["x-fireworks-user-id"], headers["x-fireworks-role"]) == ("admin", "admin")
+    with db.session() as session:
+        used = session.scalar(select(ApiKeyRow.key_id).where(ApiKeyRow.last_used.is_not(None)))
+    assert headers["x-fireworks-api-key-id"] == used
+
+
+async def test_the_version_is_told_to_everybody_and_nothing_else_is(http):
+    answer = await http.get("/version")
+    assert answer.json() == {"version": version("hearth")}
 
 
 async def test_a_key_is_taken_from_x_api_key_too(http, admin_key):

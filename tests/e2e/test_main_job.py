@@ -44,6 +44,9 @@ def test_the_job_says_what_it_did(deployed):
     assert job["progress"]["step"] == job["progress"]["maxSteps"]
     metrics = deployed.get("fineTuningJobs/tickets:metrics")["metrics"]
     assert metrics[-1]["loss"] < 0.05 < metrics[0]["loss"]
+    log = deployed.get("fineTuningJobs/tickets:logs")
+    assert log["complete"]
+    assert f"step {job['progress']['step']} of {job['progress']['maxSteps']}: loss" in log["text"]
     model = deployed.get("models/ember-tickets")
     assert (model["kind"], model["state"]) == ("HF_PEFT_ADDON", "READY")
     assert model["fineTuningJob"] == f"accounts/{deployed.account}/fineTuningJobs/tickets"

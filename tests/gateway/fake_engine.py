@@ -25,6 +25,7 @@ class FakeEngine:
         self.left = 0
         """Requests whose caller closed the connection before they were answered."""
         self.tokens = ["one ", "two ", "three"]
+        self.finish = "stop"
         self.endless = False
         self.fault = ""
         """`500`, `400`, `die-midway`, `error-first` or `error-midway`."""
@@ -74,7 +75,12 @@ class FakeEngine:
             await _send_json(send, 200, self._whole(path, body))
 
     def _whole(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "stop_reason": None, "token_ids": None}
+        choice: dict[str, Any] = {
+            "index": 0,
+            "finish_reason": self.finish,
+            "stop_reason": None,
+            "token_ids": None,
+        }
         if path.endswith("chat/completions"):
             choice["message"] = {"role": "assistant", "content": "".join(self.tokens), "reasoning": None}
             choice["logprobs"] = self._logprobs(self.tokens) if body.get("logprobs") else None
@@ -110,7 +116,7 @@ class FakeEngine:
             token = self.tokens[sent % len(self.tokens)]
             sent += 1
             last = not self.endless and sent == len(self.tokens)
-            await _send_event(send, self._chunk(path, body, token, sent, "stop" if last else None))
+            await _send_event(send, self._chunk(path, body, token, sent, self.finish if last else None))
             if sent == 2 and self.fault == "die-midway":
                 return
             if sent == 2 and self.fault == "error-midway":

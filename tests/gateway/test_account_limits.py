@@ -19,7 +19,7 @@ from controlplane.resources.quotas.limits import Limit
 from controlplane.resources.tables import LedgerRow, QuotaRow, SpendRow
 from gateway.account_limits import AccountLimits
 from gateway.errors import GatewayError
-from gateway.request_rate import MISSES, RequestRate, Seen, Window
+from gateway.request_rate import MISSES, SHARE, RequestRate, Seen, Window
 from tests.gateway.serving import Wire, wait_until
 
 MODEL = "accounts/fireworks/models/llama"
@@ -220,6 +220,81 @@ async def test_who_waits_as_long_as_told_is_admitted(timed):
             await rate.admit(asked, MODEL)
 
 
+@pytest.fixture
+async def gateways(settings, limits):
+    """The rates of several gateways that count together, at a time of the test's own."""
+    clock = Clock()
+    clock.now += uuid.uuid4().int % 10_000 * 600
+    rates = [RequestRate(settings.redis_url, limits(valkey_seconds=5.0), clock) for _ in range(3)]
+    for rate in rates:
+        while not rate.is_shared:
+            await rate.look()
+    yield rates, clock
+    for rate in rates:
+        await rate.close()
+
+
+def counting(rate, monkeypatch):
+    """How often a rate asks Valkey from now on."""
+    asked, take = [], rate._take_places
+
+    async def counted(**call):
+        asked.append(call)
+        return await take(**call)
+
+    monkeypatch.setattr(rate, "_take_places", counted)
+    return asked
+
+
+async def test_who_asks_often_is_looked_up_seldom(gateways, monkeypatch):
+    (rate, *_), _ = gateways
+    asked = counting(rate, monkeypatch)
+    assert await admitted(rate, limit(100_000), 5_000) == [True] * 5_000
+    assert len(asked) < 30
+
+
+async def test_requests_that_come_together_share_one_look(gateways, monkeypatch):
+    (rate, *_), _ = gateways
+    wanted = limit(1_000_000)
+    await admitted(rate, wanted, 500)
+    rate._local.of(wanted.account_id, Window.at(rate._clock())).places = 0
+    asked = counting(rate, monkeypatch)
+    await asyncio.gather(*[rate.admit(wanted, MODEL) for _ in range(200)])
+    assert len(asked) == 1
+
+
+async def test_a_caller_that_leaves_while_it_waits_takes_nothing_from_the_others(gateways, monkeypatch):
+    (rate, *_), _ = gateways
+    asked, wanted = counting(rate, monkeypatch), limit(2)
+    leaving, *staying = [asyncio.create_task(rate.admit(wanted, MODEL)) for _ in range(3)]
+    await asyncio.sleep(0)
+    leaving.cancel()
+    assert await asyncio.gather(*staying, return_exceptions=True) == [None, None]
+    assert len(asked) == 2
+    assert await admitted(rate, wanted, 1) == [False]
+
+
+async def test_gateways_together_never_let_more_through_than_the_limit_and_hardly_less(gateways):
+    rates, clock = gateways
+    wanted = limit(2_000)
+    turns = [await admitted(rate, wanted, 100) for _ in range(10) for rate in rates]
+    passed = sum(sum(turn) for turn in turns)
+    assert 2_000 - len(rates) * (2_000 // SHARE) <= passed <= 2_000
+    clock.now += 60  # all of it is less than a minute ago, and nothing that was left over is good any more
+    assert not any([any(await admitted(rate, wanted, 5)) for rate in rates])
+
+
+async def test_places_that_are_left_over_end_with_their_minute(gateways):
+    (rate, *_), clock = gateways
+    wanted = limit(1_000)
+    await admitted(rate, wanted, 50)
+    minute = rate._local.of(wanted.account_id, Window.at(clock.now))
+    assert minute.places
+    clock.now += 60
+    rate._local.of(wanted.account_id, Window.at(clock.now))
+    assert not minute.places
+
+
 async def test_a_quota_of_nothing_admits_nothing(timed):
     rate, _ = timed
     assert await admitted(rate, limit(0), 2) == [False, False]
@@ -242,7 +317,7 @@ DECISIONS = [
 def test_decisions(value, weight, current, before, fits, wait):
     window = Window(7, weight)
     seen = Seen.decide(value, window, current, before)
-    assert seen.admitted is fits
+    assert bool(seen.places) is fits
     if wait is not None:
         assert seen.wait(value, window) == wait
 

@@ -6,7 +6,6 @@ from gateway.answers import MalformedAnswer, Shaper
 from gateway.errors import GatewayError
 from gateway.incoming import parse_object
 from gateway.metering import Tokens, count
-from gateway.sse import EventTooLarge, event_batches
 
 NAME = "accounts/acme/models/m"
 
@@ -91,33 +90,6 @@ def test_an_answer_without_choices_is_none():
 @pytest.mark.parametrize(("value", "counted"), [(3, 3), (-1, 0), (None, 0), ("9", 0), (2**40, 2**31 - 1)])
 def test_counts_fit_their_column_whatever_the_engine_sends(value, counted):
     assert count(value) == counted
-
-
-async def read(chunks: list[bytes], event_bytes: int = 100) -> list[list[bytes]]:
-    async def source():
-        for chunk in chunks:
-            yield chunk
-
-    return [batch async for batch in event_batches(source(), event_bytes)]
-
-
-async def test_events_are_found_however_the_bytes_are_cut():
-    text = b": hello\n\ndata: one\n\ndata: two\n\ndata:three\r\n\n"
-    expected = [b"one", b"two", b"three"]
-    for cut in range(len(text)):
-        batches = await read([text[:cut], text[cut:]])
-        assert [event for batch in batches for event in batch] == expected
-    batches = await read([text[i : i + 1] for i in range(len(text))])
-    assert [event for batch in batches for event in batch] == expected
-
-
-async def test_events_that_come_together_stay_together():
-    assert await read([b"data: one\n\ndata: two\n\nda", b"ta: three\n\n"]) == [[b"one", b"two"], [b"three"]]
-
-
-async def test_an_event_without_end_is_given_up():
-    with pytest.raises(EventTooLarge):
-        await read([b"data: " + b"x" * 200])
 
 
 @pytest.mark.parametrize(

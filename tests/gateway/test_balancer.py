@@ -56,15 +56,14 @@ def test_a_replica_is_avoided_for_a_moment():
     assert {balancer.choose([FIRST, SECOND]) for _ in range(4)} == {FIRST, SECOND}
 
 
-def test_a_lease_counts_until_its_end_however_that_comes():
+def test_a_target_counts_as_busy_until_it_is_released():
     balancer = Balancer(avoid_seconds=2)
-    try:
-        with balancer.lease(FIRST), balancer.lease(FIRST):
-            assert balancer.in_flight[FIRST.replica_uid] == 2
-            assert balancer.choose(TARGETS) is not FIRST
-            raise ConnectionError
-    except ConnectionError:
-        pass
+    first, second = balancer.take(FIRST), balancer.take(FIRST)
+    assert balancer.in_flight[FIRST.replica_uid] == 2
+    assert balancer.choose(TARGETS) is not FIRST
+    first()
+    assert balancer.in_flight[FIRST.replica_uid] == 1
+    second()
     assert not balancer.in_flight
 
 

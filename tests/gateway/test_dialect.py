@@ -2,12 +2,12 @@
 
 import pytest
 
-from gateway.dialect import REFUSED, translate_chat, translate_completion
+from gateway.dialect import translate_chat, translate_completion
 from gateway.errors import GatewayError
+from gateway.parameters import BOTH, OF_CHAT, OF_COMPLETIONS, PARAMETERS, Fate
 
 QUESTION = [{"role": "user", "content": "count"}]
 TOOL = {"type": "function", "function": {"name": "add", "parameters": {"type": "object"}}}
-FUNCTION = TOOL["function"]
 
 
 def chat(context_length: int = 4096, **fields):
@@ -31,62 +31,9 @@ TRANSLATED = [
     (chat, {"temperature": None, "tools": None}, {}),
     (chat, {"user": "u", "metadata": {"a": "b"}, "service_tier": "flex", "prompt_cache_key": "k"}, {}),
     (chat, {"raw_output": False, "echo": False, "typical_p": None}, {}),
-    # response_format
     (chat, {"response_format": {"type": "text"}}, {}),
-    (
-        chat,
-        {"response_format": {"type": "json_object"}},
-        {"response_format": {"type": "json_object"}},
-    ),
-    (
-        completion,
-        {"response_format": {"type": "json_object", "schema": {"type": "object"}}},
-        {
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "response", "schema": {"type": "object"}},
-            }
-        },
-    ),
-    (
-        chat,
-        {
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "x", "schema": '{"type": "null"}', "strict": True},
-            }
-        },
-        {
-            "response_format": {
-                "type": "json_schema",
-                "json_schema": {"name": "x", "schema": {"type": "null"}},
-            }
-        },
-    ),
-    (
-        chat,
-        {"response_format": {"type": "grammar", "grammar": 'root ::= "a"'}},
-        {"structured_outputs": {"grammar": 'root ::= "a"'}},
-    ),
-    # tools
-    (chat, {"tools": [TOOL]}, {"tools": [TOOL], "tool_choice": "auto"}),
-    (chat, {"tools": [TOOL], "tool_choice": "any"}, {"tools": [TOOL], "tool_choice": "required"}),
-    (
-        chat,
-        {"tools": [TOOL], "tool_choice": {"type": "function"}},
-        {"tools": [TOOL], "tool_choice": "required"},
-    ),
-    (
-        chat,
-        {"tools": [TOOL], "tool_choice": {"type": "function", "name": "add"}},
-        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "add"}}},
-    ),
     (chat, {"tools": [], "tool_choice": "auto"}, {}),
-    (
-        chat,
-        {"functions": [FUNCTION], "function_call": {"name": "add"}},
-        {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "add"}}},
-    ),
+    (chat, {"tools": [TOOL], "tool_choice": "none"}, {}),
     # logprobs
     (chat, {"logprobs": True, "top_logprobs": 2}, {"logprobs": True, "top_logprobs": 2}),
     (chat, {"logprobs": 3}, {"logprobs": True, "top_logprobs": 3}),
@@ -104,7 +51,6 @@ def test_a_field_reaches_the_engine_as_it_reads_it(translate, sent, expected):
 
 
 EXTRA = "Extra inputs are not permitted, field: 'frobnicate', value: [1]"
-FORMAT = "Invalid format type: None. Must be one of: text, grammar, json_schema, json_object"
 WRONG = [
     (chat, {"frobnicate": [1]}, "frobnicate", EXTRA),
     (chat, {"prompt": "x"}, "prompt", "Extra inputs are not permitted, field: 'prompt', value: 'x'"),
@@ -134,14 +80,6 @@ WRONG = [
     (chat, {"context_length_exceeded_behavior": "explode"}, "context_length_exceeded_behavior", "one of"),
     (chat, {"service_tier": "gold"}, "service_tier", "one of"),
     (chat, {"metadata": {"a": 1}}, "metadata.a", "must be a string"),
-    (chat, {"response_format": {"type": None}}, "response_format", FORMAT),
-    (chat, {"response_format": {"type": "json_schema"}}, "response_format.json_schema", "must be an object"),
-    (chat, {"response_format": {"type": "json_object", "schema": "{"}}, "response_format.schema", "JSON"),
-    (chat, {"tool_choice": "required"}, "tool_choice", "there are no 'tools'"),
-    (chat, {"tools": [TOOL], "tool_choice": "sometimes"}, "tool_choice", "must be auto"),
-    (chat, {"tools": [TOOL], "functions": [FUNCTION]}, "functions", "only one of"),
-    (chat, {"tools": [{"type": "magic"}]}, "tools[0].type", "must be function"),
-    (chat, {"tools": [{"function": {"name": "a b"}}]}, "tools[0].function.name", "1 to 64"),
     (chat, {"top_logprobs": 2}, "top_logprobs", "with 'logprobs': true"),
     (chat, {"logprobs": 6}, "logprobs", "from 0 to 5"),
     (completion, {"logprobs": True}, "logprobs", "give logprobs as a number"),
@@ -174,30 +112,28 @@ def test_what_is_wrong_is_refused_by_name(translate, sent, param, message):
     assert message in refused.value.message
 
 
-@pytest.mark.parametrize("name", sorted(REFUSED))
-@pytest.mark.parametrize("translate", [chat, completion])
+REFUSED = [
+    (translate, each.name)
+    for translate, endpoint in ((chat, "chat"), (completion, "completions"))
+    for each in PARAMETERS
+    if each.fate is Fate.REFUSED and each.of in (BOTH, endpoint)
+]
+
+
+@pytest.mark.parametrize(("translate", "name"), REFUSED)
 def test_what_cannot_be_honoured_is_refused_and_never_ignored(translate, name):
     with pytest.raises(GatewayError, match=f"'{name}' is not supported"):
         translate(**{name: 1})
 
 
+def test_every_parameter_has_one_fate_at_an_endpoint():
+    for known, endpoint in ((OF_CHAT, "chat"), (OF_COMPLETIONS, "completions")):
+        assert len(known) == sum(each.of in (BOTH, endpoint) for each in PARAMETERS)
+
+
 @pytest.mark.parametrize("prompt", ["text", ["a", "b"], [1, 2], [[1], [2, 3]]])
 def test_every_kind_of_prompt_is_passed_on(prompt):
     assert completion(prompt=prompt).body["prompt"] == prompt
-
-
-def test_a_conversation_with_tool_calls_is_passed_on():
-    call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": "{}"}}
-    messages = [
-        {"role": "system", "content": ""},
-        {"role": "user", "content": [{"type": "text", "text": "add"}], "name": "me"},
-        # As the openai package gives an answer back: with its empty fields.
-        {"role": "assistant", "content": None, "refusal": None, "audio": None, "tool_calls": [call]},
-        {"role": "tool", "content": "3", "tool_call_id": "c1"},
-    ]
-    translated = chat(messages=messages).body["messages"]
-    assert translated[2] == {"role": "assistant", "content": None, "tool_calls": [call]}
-    assert [*translated[:2], translated[3]] == [*messages[:2], messages[3]]
 
 
 def test_a_stream_always_counts_its_tokens():

@@ -114,7 +114,7 @@ def test_the_api_is_told_the_caller_s_real_address(before, chain):
 
 
 @pytest.mark.parametrize(
-    "path", ["/verifyApiKey", "/openapi.json", "/docs", "/v1/accounts", "/v1/operations/x"]
+    "path", ["/verifyApiKey", "/version", "/openapi.json", "/docs", "/v1/accounts", "/v1/operations/x"]
 )
 def test_every_control_plane_path_answers_on_the_gateways_port(url, path):
     assert httpx.get(url + path).status_code == 418

@@ -235,6 +235,25 @@ def test_more_requests_than_the_gateway_holds_are_turned_away(
     assert running.http(served.key).post("/v1/completions", json=asked).status_code == 200
 
 
+def test_larger_requests_than_the_gateway_holds_are_turned_away(served, start_gateway, limits):
+    served.engine.may_start.clear()
+    running = start_gateway(limits(held_bytes=2_000))
+    asked = {"model": served.base, "prompt": "w" * 900}
+    http = running.http(served.key)
+    asking = [threading.Thread(target=lambda: http.post("/v1/completions", json=asked)) for _ in range(2)]
+    for one in asking:
+        one.start()
+    assert wait_until(lambda: served.engine.active == 2)
+    answer = http.post("/v1/completions", json=asked)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "OVERLOADED")
+    assert http.get("/v1/models").status_code == 200
+    served.engine.may_start.set()
+    for one in asking:
+        one.join()
+    assert wait_until(lambda: running.gateway.admission.bytes == 0)
+    assert http.post("/v1/completions", json=asked).status_code == 200
+
+
 def test_before_the_first_routes_are_loaded_the_gateway_is_not_ready(settings):
     nowhere = settings.model_copy(update={"database_url": "postgresql+psycopg://x@127.0.0.1:1/x"})
     with serving(create_app(nowhere), lifespan="on") as url:

@@ -39,8 +39,17 @@ class World:
         return self.keys[account_id]
 
     def add_base(
-        self, account_id: str, model_id: str, *, chat: bool = True, public: bool = False
+        self,
+        account_id: str,
+        model_id: str,
+        *,
+        chat: bool = True,
+        public: bool = False,
+        tool_template: str = "",
+        context_length: int = 128,
     ) -> uuid.UUID:
+        """`tool_template` is a chat template that shows tools."""
+        conversation = {"style": "jinja", "template": tool_template} if tool_template else CONVERSATION
         return self._add(
             ModelRow(
                 account_id=account_id,
@@ -48,8 +57,9 @@ class World:
                 kind="HF_BASE_MODEL",
                 state="READY",
                 public=public,
-                context_length=128,
-                conversation_config=CONVERSATION if chat else None,
+                context_length=context_length,
+                conversation_config=conversation if chat else None,
+                supports_tools=bool(tool_template),
             )
         )
 

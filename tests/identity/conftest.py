@@ -59,11 +59,12 @@ def hearth_settings(
     spare_port: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Settings:
-    url = make_url(platform_services.postgres.url)
+    # Other folders ask for this fixture too, and each of them gets one of its own.
+    url, name = make_url(platform_services.postgres.url), f"identity_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(platform_services.postgres.url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE identity TEMPLATE {template_database}")
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template_database}")
     settings = Settings(
-        database_url=url.set(database="identity").render_as_string(False),
+        database_url=url.set(database=name).render_as_string(False),
         redis_url=platform_services.valkey.url,
         s3_endpoint=platform_services.seaweedfs.endpoint,
         s3_access_key=platform_services.seaweedfs.access_key,
@@ -182,8 +183,8 @@ def rival(url: str, db: Database, provider: Provider) -> Iterator[Account]:
     made.admin.close()
 
 
-def new_account(url: str, db: Database, provider: Provider) -> Account:
-    name = f"a{uuid.uuid4().hex[:8]}"
+def new_account(url: str, db: Database, provider: Provider, name: str = "") -> Account:
+    name = name or f"a{uuid.uuid4().hex[:8]}"
     with db.session() as session:
         ensure_account(session, name, f"admin@{name}.test")
         admin = ensure_user(session, name, "admin", f"admin@{name}.test", "admin")

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import func, select
 
 from controlplane.db import now
-from controlplane.resources.tables import DeploymentRow, ReplicaRow
+from controlplane.resources.tables import DeploymentRow, ModelRow, ReplicaRow
 from workers.reconcile import deployments
 from workers.reconcile.deployments import reconcile_deployment, stop_strays
 
@@ -46,6 +46,16 @@ def test_an_engine_gets_what_its_row_and_its_deployment_say(deploy, engines):
     assert spec.served_name == replica.served_name == story.uid.hex
     assert (spec.max_model_len, spec.enable_adapters, spec.precision) == (512, True, "BF16")
     assert spec.model.prefix == story.base.prefix
+
+
+def test_an_engine_gets_the_tool_parser_that_reads_its_models_calls(deploy, engines):
+    story = deploy()
+    with story.db.session() as session:
+        base = session.get_one(ModelRow, story.base.uid)
+        base.conversation_config = {"style": "jinja", "template": "{{ tools }} <tool_call>"}
+        base.supports_tools = True
+    story.round()
+    assert engines.only().spec.tool_parser == "hermes"
 
 
 def test_a_steady_deployment_is_looked_at_without_being_written_to(deploy):

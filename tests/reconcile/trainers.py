@@ -36,6 +36,10 @@ class TrainerStandIn:
     def __init__(self) -> None:
         self.started: list[tuple[str, int, dict]] = []
         self.seen: dict[int, TrainerObservation] = {}
+        self.said: dict[int, bytes] = {}
+        """What each attempt has printed so far."""
+        self.kept_from: dict[int, int] = {}
+        """From which byte on the node still has it."""
         self.full = False
 
     def start_trainer(self, spec):
@@ -53,6 +57,10 @@ class TrainerStandIn:
     def remove_trainer(self, job_uid, attempt):
         self.seen.pop(attempt, None)
         return True
+
+    def read_trainer_log(self, job_uid, attempt, start, length):
+        first = max(start, self.kept_from.get(attempt, 0))
+        return first, self.said.get(attempt, b"")[first : first + length]
 
 
 def put_json(store, row, name, value):

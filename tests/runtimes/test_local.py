@@ -124,6 +124,14 @@ def test_a_trainer_runs_with_its_document_and_its_own_keys(node: Settings, start
     assert runtime.observe_trainer("cc", 1).state is ProcessState.ABSENT
 
 
+def test_what_a_trainer_has_printed_can_be_read_while_it_runs(node: Settings, started: Started) -> None:
+    runtime = LocalRuntime(node, ENVIRON)
+    assert runtime.read_trainer_log("cc", 2, 0, 100) == (0, b"")
+    runtime.start_trainer(TrainerSpec("cc", 2, {}))
+    (node.data_dir / "run/trainers/cc-2/log.txt").write_bytes(b"loading\nstep 1\n")
+    assert runtime.read_trainer_log("cc", 2, 8, 100) == (8, b"step 1\n")
+
+
 def test_an_uid_is_no_path(node: Settings) -> None:
     for uid in ("..", "a/b", "", "A" * 40):
         with pytest.raises(ValueError, match="no uid"):

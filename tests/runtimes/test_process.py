@@ -20,6 +20,7 @@ from workers.runtimes.process import (
     ProcessState,
     log_tail,
     observe_process,
+    read_log,
     remove_process,
     start_process,
     stop_process,
@@ -334,6 +335,31 @@ def test_the_log_keeps_its_last_part_and_stays_small(
     assert log_tail(directory, 1).startswith("119999 ")
     kept = sum(path.stat().st_size for path in directory.glob("log*.txt"))
     assert process_shim.LOG_BYTES < kept <= 2 * process_shim.LOG_BYTES
+
+
+def test_the_log_can_be_read_on_from_any_place_however_often_it_turned_over(
+    directory: Path, environ: dict[str, str], until: Until
+) -> None:
+    lines = [f"{number} {'x' * 100}\n".encode() for number in range(70_000)]
+    code = "import sys; sys.stdout.write(''.join(f'{n} ' + 'x' * 100 + '\\n' for n in range(70_000)))"
+    start_process(directory, python(code), environ)
+    until(ended(directory), 120)
+    begins, text = read_log(directory, 0, 1000)
+    assert 0 < begins < len(b"".join(lines)) - process_shim.LOG_BYTES
+    while piece := read_log(directory, begins + len(text), 1 << 20)[1]:
+        text += piece
+    assert text == b"".join(lines)[begins:]
+
+
+def test_a_short_log_is_read_from_where_one_likes(
+    directory: Path, environ: dict[str, str], until: Until
+) -> None:
+    assert read_log(directory, 5, 10) == (5, b"")
+    start_process(directory, python("print('hello world', end='')"), environ)
+    until(ended(directory))
+    assert read_log(directory, 0, 5) == (0, b"hello")
+    assert read_log(directory, 6, 100) == (6, b"world")
+    assert read_log(directory, 11, 100) == (11, b"")
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(

@@ -81,6 +81,17 @@ def test_a_context_length_and_a_template_are_passed_on() -> None:
     assert value(argv, "--chat-template") == "/run/aa/chat_template.jinja"
 
 
+def test_a_tool_parser_is_passed_on_with_what_it_needs() -> None:
+    argv, _ = command(replace(ON_CPU, replica=replace(REPLICA, tool_parser="hermes")))
+    assert value(argv, "--tool-call-parser") == "hermes"
+    assert "--enable-auto-tool-choice" in argv
+    assert not {"--enable-auto-tool-choice", "--tool-call-parser"} & set(command(ON_CPU)[0])
+
+
+def test_grammars_are_followed_by_the_backend_that_the_gateway_writes_them_for() -> None:
+    assert json.loads(value(command(ON_CPU)[0], "--structured-outputs-config")) == {"backend": "xgrammar"}
+
+
 @pytest.mark.parametrize(("asked", "built"), [(1, "8"), (8, "8"), (9, "16"), (64, "64")])
 def test_with_addons_it_is_built_for_the_next_rank_that_it_knows(asked: int, built: str) -> None:
     replica = replace(REPLICA, enable_adapters=True, max_lora_rank=asked, max_loras=40, max_cpu_loras=2)

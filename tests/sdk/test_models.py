@@ -130,8 +130,8 @@ def test_every_mistake_has_its_own_exception(client: Fireworks, base_url: str) -
         client.models.update("ember", kind="HF_PEFT_ADDON")
     with pytest.raises(fireworks.BadRequestError, match="trustRemoteCode"):
         client.models.validate_upload("ember", trust_remote_code=True)
-    with pytest.raises(fireworks.BadRequestError, match="enableResumableUpload"):
-        client.models.get_upload_endpoint("ember", filename_to_size=SIZES, enable_resumable_upload=True)
+    with pytest.raises(fireworks.BadRequestError, match=r"evil\.\.name"):
+        client.models.get_upload_endpoint("ember", filename_to_size={"evil..name": "1"})
     with pytest.raises(fireworks.NotFoundError, match="accounts/hearth/models/nothing not found"):
         client.models.get("nothing")
     stranger = client.with_options(api_key="fw_not-a-key")

@@ -40,7 +40,7 @@ def reconcile_dataset(context: WorkerContext, uid: uuid.UUID) -> None:
 
 
 def check_dataset(context: WorkerContext, lease: Lease) -> timedelta | None:
-    check_upload(context, lease, load_upload, check, record)
+    check_upload(context, lease, load_upload, check, record, complain)
     write_parts(context, lease)
     with context.db.session() as session:
         row = lease.guard(session)
@@ -99,6 +99,10 @@ def check_file(
     if checksum and report.sha256 != checksum:
         raise Different("is not what it was when its dataset was checked")
     return report
+
+
+def complain(file: str, reason: str) -> Verdict:
+    return without_report(f"file {file}: {reason}")
 
 
 def without_report(message: str) -> Verdict:

@@ -245,6 +245,7 @@ def replica_spec(settings: Settings, rows: Rows, replica: ReplicaRow) -> Replica
         max_model_len=deployment.max_context_length or base.context_length or None,
         precision=deployment.precision,
         chat_template=(base.conversation_config or {}).get("template") or None,
+        tool_parser=base.call_form.parser,
         kv_cache_gib=settings.engine_kv_cache_gib,
     )
 

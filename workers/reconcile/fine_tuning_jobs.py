@@ -18,6 +18,7 @@ from controlplane.resources.fine_tuning_jobs.states import (
     BEFORE_THE_END,
     CANCELLED,
     COMPLETED,
+    DELETING,
     EARLY_STOPPED,
     FAILED,
     PENDING,
@@ -44,6 +45,7 @@ from workers.reconcile.fine_tuning_plan import (
 )
 from workers.reconcile.fine_tuning_result import REGISTERED, model_prefix, register_model
 from workers.reconcile.fine_tuning_spec import job_spec
+from workers.reconcile.job_log import cleaned, keep_log
 from workers.reconcile.lease import Lease
 from workers.reconcile.visit import Superseded, visit
 from workers.runtimes.base import NoCapacity, ProcessState, TrainerObservation, TrainerSpec
@@ -100,6 +102,9 @@ def reconcile_fine_tuning_job(context: WorkerContext, uid: uuid.UUID) -> None:
 
 def run_pass(context: WorkerContext, lease: Lease) -> timedelta | None:
     loaded = load(context, lease.uid)
+    if loaded.trainer.state is not ProcessState.ABSENT and loaded.row.state != DELETING:
+        # Before the step: it may start another trainer, or remove what this one left.
+        keep_log(context, loaded.row, ended=loaded.trainer.state is not ProcessState.RUNNING)
     return STEPS[plan_job(loaded.view())](context, lease, loaded)
 
 
@@ -199,7 +204,7 @@ def restart_interrupted(context: WorkerContext, lease: Lease, loaded: Loaded) ->
 
 
 def restart_crashed(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
-    return restart(context, lease, loaded, crashed=True, message=crash_message_of(loaded))
+    return restart(context, lease, loaded, crashed=True, message=crash_message_of(context, loaded))
 
 
 def follow(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
@@ -241,7 +246,8 @@ def complete(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta 
 
 def fail_with_result(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
     result = loaded.result
-    message = "\n".join([str(result.get("message", "the trainer failed")), *last_words(log_lines(loaded))])
+    said = last_words(log_lines(context, loaded))
+    message = "\n".join([str(result.get("message", "the trainer failed")), *said])
     with context.db.session() as session:
         end(lease, session, loaded, FAILED, code_of(result), result.get("reason", ""), message)
     return None
@@ -249,7 +255,7 @@ def fail_with_result(context: WorkerContext, lease: Lease, loaded: Loaded) -> ti
 
 def fail_crashed(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
     with context.db.session() as session:
-        message = crash_message_of(loaded)
+        message = crash_message_of(context, loaded)
         end(lease, session, loaded, FAILED, "INTERNAL", "TRAINER_CRASHED", message)
     return None
 
@@ -333,12 +339,13 @@ def code_of(result: dict[str, Any]) -> str:
     return code if code in STATUS_CODES else "INTERNAL"
 
 
-def crash_message_of(loaded: Loaded) -> str:
-    return crash_message(loaded.trainer.exit_code, loaded.trainer.signal, log_lines(loaded))
+def crash_message_of(context: WorkerContext, loaded: Loaded) -> str:
+    return crash_message(loaded.trainer.exit_code, loaded.trainer.signal, log_lines(context, loaded))
 
 
-def log_lines(loaded: Loaded) -> list[str]:
-    return loaded.trainer.log_tail.splitlines()[-SHOWN_LOG_LINES:]
+def log_lines(context: WorkerContext, loaded: Loaded) -> list[str]:
+    shown = "\n".join(loaded.trainer.log_tail.splitlines()[-SHOWN_LOG_LINES:])
+    return cleaned(shown, context.settings, loaded.row.account_id).splitlines()
 
 
 def last_words(lines: list[str]) -> list[str]:

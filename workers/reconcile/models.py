@@ -10,6 +10,7 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 from sqlalchemy.orm import Session
 
+from controlplane.checks.problems import Problem
 from controlplane.checks.wording import listed, shown
 from controlplane.resources.models.states import HF_BASE_MODEL
 from controlplane.resources.tables import ModelRow
@@ -37,7 +38,7 @@ def reconcile_model(context: WorkerContext, uid: uuid.UUID) -> None:
 
 
 def check_model(context: WorkerContext, lease: Lease) -> timedelta | None:
-    check_upload(context, lease, load_upload, check, record)
+    check_upload(context, lease, load_upload, check, record, complain)
     return None
 
 
@@ -64,6 +65,11 @@ def check(context: WorkerContext, upload: Upload) -> Verdict:
         )
     except InvalidModel as error:
         return {**refused(str(error)), "problems": [problem.to_dict() for problem in error.problems]}
+
+
+def complain(file: str, reason: str) -> Verdict:
+    problem = Problem(file, "", reason)
+    return {**refused(str(problem)), "problems": [problem.to_dict()]}
 
 
 def accepted(facts: dict[str, Any]) -> Verdict:

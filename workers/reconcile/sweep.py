@@ -81,6 +81,18 @@ def collect_garbage(context: WorkerContext) -> None:
                 session.execute(later.values(due_time=next_time))
 
 
+def abort_abandoned_uploads(context: WorkerContext) -> None:
+    """Free what uploads in parts took that nobody finished: a client's, or those of one of us that died."""
+    oldest = now() - timedelta(days=context.settings.upload_days)
+    try:
+        for upload in list(context.store.parts.unfinished()):
+            if upload.started < oldest:
+                context.store.parts.abort(upload.key, upload.upload_id)
+                log.info("aborted an upload of %s that was begun on %s", upload.key, upload.started)
+    except StorageError as error:
+        log.warning("abandoned uploads stay for now: %s", error)
+
+
 def forget_old_audit_logs(context: WorkerContext) -> None:
     """Delete what is older than it is kept, some at a time: the next sweep goes on."""
     oldest = now() - timedelta(days=context.settings.audit_log_days)
@@ -93,6 +105,8 @@ def empty(context: WorkerContext, prefix: str) -> bool:
     """Whether nothing is left there. One prefix that cannot be emptied does not keep the others waiting."""
     try:
         count = context.store.delete_prefix(prefix)
+        for upload in list(context.store.parts.unfinished(prefix)):
+            context.store.parts.abort(upload.key, upload.upload_id)
     except (StorageError, ValueError) as error:
         log.warning("%s cannot be emptied now: %s", prefix, error)
         return False

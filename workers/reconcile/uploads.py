@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
+from controlplane.part_uploads import PartPlan
 from controlplane.resources.tables import GarbageRow
 from controlplane.resources.uploads import CHECKING, INCOMING, INVALID, READY
 from controlplane.storage import ObjectNotFound, ObjectStore, StorageError
@@ -22,21 +23,29 @@ Verdict = dict[str, Any]
 """The values that a row is to have after its check."""
 
 
+Complain = Callable[[str, str], Verdict]
+"""The refusal for what is wrong with a whole file, by its name and the reason."""
+
+
 def check_upload(
     context: WorkerContext,
     lease: Lease,
     load: Callable[[Session, Any], Upload],
     check: Callable[[WorkerContext, Upload], Verdict],
     record: Callable[[Session, Any, Verdict], None],
+    complain: Complain,
 ) -> None:
     """Check an upload, once, if somebody asked for it. Findings are written only while the lease holds."""
     with context.db.session() as session:
         row = lease.guard(session)
         upload = load(session, row) if is_asked_for(row) else None
-        incoming = [name for name, file in row.files.items() if file.get("incoming")]
+        incoming = {name: file for name, file in row.files.items() if file.get("incoming")}
     if upload is not None:
-        take_in(context.store, row.prefix, incoming)
-        verdict = check(context, upload)
+        try:
+            take_in(context.store, row.prefix, incoming)
+            verdict = as_announced(check(context, upload), incoming)
+        except Unfit as unfit:
+            verdict = complain(unfit.file, unfit.reason)
         with context.db.session() as session:
             row = lease.guard(session)
             record(session, row, verdict)
@@ -51,16 +60,56 @@ def check_upload(
         remove_unregistered(context.store, row.prefix, row.files)
 
 
-def take_in(store: ObjectStore, prefix: str, names: Sequence[str]) -> None:
+class Unfit(Exception):
+    """A file is not what was to arrive."""
+
+    def __init__(self, file: str, reason: str) -> None:
+        super().__init__(f"{file}: {reason}")
+        self.file = file
+        self.reason = reason
+
+
+def take_in(store: ObjectStore, prefix: str, incoming: Mapping[str, Any]) -> None:
     """Copy what was uploaded to where no signed URL writes: what is checked is what stays."""
-    for name in names:
+    for name, file in incoming.items():
+        if "upload" in file:
+            put_together(store, prefix + INCOMING + name, name, file)
+    for name in incoming:
         try:
             store.copy(prefix + INCOMING + name, prefix + name)
         except ObjectNotFound:
             store.delete(prefix + name)  # a copy from an earlier try is not this upload's file
 
 
-def throw_out(store: ObjectStore, prefix: str, names: Sequence[str]) -> None:
+def put_together(store: ObjectStore, key: str, name: str, file: Mapping[str, Any]) -> None:
+    """Make the object of a file's parts; one whose upload is gone was made by an earlier try, or never is."""
+    stored = store.parts.stored(key, file["upload"], chosen=file.get("etags"))
+    if stored is None:
+        return
+    plan = PartPlan(file["size"], file["part_size"])
+    missing = list(plan.missing(stored))
+    if missing:
+        raise Unfit(
+            name,
+            f"{len(missing)} of its {plan.count} parts did not arrive; upload on, and have it checked again",
+        )
+    store.parts.complete(key, file["upload"], {number: stored[number] for number in range(1, plan.count + 1)})
+
+
+def as_announced(verdict: Verdict, incoming: Mapping[str, Any]) -> Verdict:
+    """The verdict, unless it accepts a file that is another one than its owner announced."""
+    for name, file in verdict.get("files", {}).items():
+        announced = incoming.get(name, {}).get("announced")
+        if announced and announced != file["sha256"]:
+            raise Unfit(
+                name,
+                f"its SHA-256 is {file['sha256']}, and {announced} was announced: it changed while it was "
+                "sent, or on the way; upload it again",
+            )
+    return verdict
+
+
+def throw_out(store: ObjectStore, prefix: str, names: Iterable[str]) -> None:
     """Delete the copies of a refused upload; the uploads themselves stay, to be checked again."""
     try:
         for name in names:

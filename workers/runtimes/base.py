@@ -21,6 +21,7 @@ For the reconcilers, in short:
 
     runtime.start_trainer(TrainerSpec(job_uid, attempt, document, env, accelerator_count))
     runtime.observe_trainer(job_uid, attempt), stop_trainer(…), remove_trainer(…)
+    runtime.read_trainer_log(job_uid, attempt, start, length)   # (where it begins, what it printed)
 
 A uid belongs to one lifetime: starting it again after it ended raises ProcessOver; make a new replica.
 No call waits for an engine longer than the client's timeouts.
@@ -138,6 +139,8 @@ class ReplicaSpec:
     max_model_len: int | None = None
     precision: str = "PRECISION_UNSPECIFIED"
     chat_template: str | None = None
+    tool_parser: str | None = None
+    """The engine's reader of the model's own tool calls."""
     kv_cache_gib: int = 1
     """Memory of the KV cache of an engine on the CPU."""
 
@@ -216,3 +219,5 @@ class Runtime(Protocol):
     def stop_trainer(self, job_uid: str, attempt: int) -> None: ...
 
     def remove_trainer(self, job_uid: str, attempt: int) -> bool: ...
+
+    def read_trainer_log(self, job_uid: str, attempt: int, start: int, length: int) -> tuple[int, bytes]: ...

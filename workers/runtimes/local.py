@@ -44,6 +44,7 @@ from workers.runtimes.process import (
     ProcessState,
     log_tail,
     observe_process,
+    read_log,
     remove_process,
     start_process,
     stop_process,
@@ -164,6 +165,9 @@ class LocalRuntime:
 
     def remove_trainer(self, job_uid: str, attempt: int) -> bool:
         return remove_process(self._trainer_dir(job_uid, attempt))
+
+    def read_trainer_log(self, job_uid: str, attempt: int, start: int, length: int) -> tuple[int, bytes]:
+        return read_log(self._trainer_dir(job_uid, attempt), start, length)
 
     def _observe_running(self, directory: Path) -> ReplicaObservation:
         try:

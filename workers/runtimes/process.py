@@ -6,6 +6,7 @@ another one started, and a worker's end does not touch it. See `process_shim` fo
     command.json  what to run (argv, env, cwd)       lock      held as long as anything of it is alive
     log.txt       the last of its output             stop.json that it is to stop, and how long it may take
     log.1.txt     the output before that             exit.json how it ended
+    log.starts.json where in the whole output those begin, once there are two
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 SHIM = Path(__file__).with_name("process_shim.py")
 TAIL_BYTES = 256 * 1024
@@ -125,6 +126,41 @@ def log_tail(directory: Path, lines: int = 40) -> str:
     """The last lines of output, as text."""
     text = b"".join(_tail_bytes(directory / name) for name in ("log.1.txt", "log.txt"))
     return "\n".join(text[-TAIL_BYTES:].decode(errors="replace").splitlines()[-lines:])
+
+
+def read_log(directory: Path, start: int, length: int) -> tuple[int, bytes]:
+    """(where it begins, at most `length` bytes) of the output from its byte `start` on.
+
+    It begins later than asked for where that is kept no more.
+    """
+    with ExitStack() as opened:
+        # The newer one first: a file that moves in between is then found twice, and not missed.
+        found = [_opened(directory / name) for name in ("log.txt", "log.1.txt")]
+        files = [opened.enter_context(file) for file in found if file is not None]
+        kept = sorted(_starts(directory, files).items())
+        first = max(start, kept[0][0]) if kept else start
+        data = bytearray()
+        for begins, file in kept:
+            file.seek(max(0, first + len(data) - begins))
+            data += file.read(length - len(data))
+    return first, bytes(data)
+
+
+def _opened(path: Path) -> BinaryIO | None:
+    try:
+        return open(path, "rb")
+    except FileNotFoundError:
+        return None
+
+
+def _starts(directory: Path, files: Sequence[BinaryIO]) -> dict[int, BinaryIO]:
+    """Each file by where it begins; one that has moved out of sight meanwhile is left out."""
+    try:
+        known = json.loads((directory / "log.starts.json").read_text())
+    except FileNotFoundError:
+        return {0: files[0]} if files else {}
+    by_inode = {str(os.fstat(file.fileno()).st_ino): file for file in files}
+    return {known[inode]: file for inode, file in by_inode.items() if inode in known}
 
 
 def read_environment(directory: Path) -> dict[str, str]:

@@ -183,12 +183,18 @@ class Monitor:
 
 
 class BoundedLog:
-    """The last few mebibytes of output, in two files. What cannot be written is dropped: nothing blocks."""
+    """The last few mebibytes of output, in two files. What cannot be written is dropped: nothing blocks.
+
+    log.starts.json says where in the whole output each file begins, by inode: names move, and a reader may
+    come at any moment.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.path = directory / "log.txt"
         self.older = directory / "log.1.txt"
         self.newer = directory / "log.0.txt"
+        self.starts = directory / "log.starts.json"
+        self.start = 0
         self.size = 0
         self.fd: int | None = None
 
@@ -204,11 +210,22 @@ class BoundedLog:
     def turn_over(self) -> None:
         """Begin a new file; when none can be made, the old one stays as it is."""
         fresh = os.open(self.newer, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self.tell_starts(fresh)
         self.path.replace(self.older)
         self.newer.replace(self.path)
         if self.fd is not None:
             os.close(self.fd)
+        self.start += self.size
         self.fd, self.size = fresh, 0
+
+    def tell_starts(self, fresh: int) -> None:
+        """Written before the names move, so that whoever finds the new file finds its beginning too."""
+        starts = {os.fstat(fresh).st_ino: self.start + self.size}
+        if self.fd is not None:
+            starts[os.fstat(self.fd).st_ino] = self.start
+        draft = self.starts.with_suffix(".tmp")
+        draft.write_text(json.dumps(starts))
+        draft.replace(self.starts)
 
 
 def copy_chunk(output: int, log: BoundedLog) -> bool:

@@ -13,6 +13,8 @@ from workers.runtimes.base import ReplicaSpec
 
 GPU_SERVER = "vllm.entrypoints.openai.api_server"
 CPU_SERVER = "workers.runtimes.cpu_server"
+STRUCTURED_OUTPUTS = '{"backend": "xgrammar"}'
+"""The gateway writes its grammars for this one; left to itself vLLM tries others when one refuses."""
 LORA_RANKS = (8, 16, 32, 64)
 """The ranks that the engine can be built for, of those that addons may have."""
 
@@ -64,12 +66,15 @@ def engine_command(
     argv = [sys.executable, "-m", CPU_SERVER if spec.on_cpu else GPU_SERVER]
     argv += ["--model", str(model_path), "--served-model-name", replica.served_name]
     argv += ["--host", replica.host, "--port", str(replica.port)]
+    argv += ["--structured-outputs-config", STRUCTURED_OUTPUTS]
     argv += ["--disable-uvicorn-access-log", "--no-enable-log-requests", "--enable-prompt-tokens-details"]
     argv += precision_flags(replica.precision, spec.on_cpu)
     if replica.max_model_len is not None:
         argv += ["--max-model-len", str(replica.max_model_len)]
     if chat_template is not None:
         argv += ["--chat-template", str(chat_template)]
+    if replica.tool_parser is not None:
+        argv += ["--enable-auto-tool-choice", "--tool-call-parser", replica.tool_parser]
     if replica.enable_adapters:
         argv += lora_flags(replica)
     if spec.on_cpu:

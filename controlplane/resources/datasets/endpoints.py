@@ -22,6 +22,7 @@ from controlplane.resources.datasets.schemas import (
     report_detail,
 )
 from controlplane.resources.datasets.tables import DatasetRow
+from controlplane.resources.resumable import upload_endpoint
 from controlplane.resources.uploads import (
     FILE_NAME,
     GetDownloadEndpointResponse,
@@ -29,10 +30,9 @@ from controlplane.resources.uploads import (
     GetUploadEndpointResponse,
     ask_for_check,
     discard,
-    download_urls,
+    downloads,
     refuse_if_invalid,
     register_files,
-    upload_urls,
     wait_for_verdict,
 )
 from controlplane.rest.access import find, refuse_others_rows
@@ -177,12 +177,12 @@ async def get_upload_endpoint(
     dataset_id: str,
     body: Annotated[GetUploadEndpointRequest, Body()],
 ) -> Response:
+    """With `enableResumableUpload` files above 8 MiB are sent in parts, as those of a model are."""
     async with ctx.work(caller) as work:
         row = await find(work.session, DatasetRow, name_of(account_id, dataset_id), lock=True)
         service.refuse_uploads(row)
-        register_files(row, body)
-    answer = GetUploadEndpointResponse(filename_to_signed_urls=upload_urls(ctx.store, row))
-    return reply(answer, body.read_mask)
+        dropped = register_files(row, body)
+    return reply(await upload_endpoint(ctx, row, body, dropped), body.read_mask)
 
 
 @router.post(
@@ -225,10 +225,15 @@ async def get_download_endpoint(
     async with ctx.db.session() as session:
         row = await find(session, DatasetRow, name_of(account_id, dataset_id))
         rows = await sources.lineage(session, row) if downloadLineage else []
-    urls = {} if rows else download_urls(ctx.store, row)
+    if not rows:
+        return reply(downloads(ctx.store, row), readMask)
+    answer = GetDownloadEndpointResponse()
     for made in rows:
-        urls |= {f"{made.id}/{name}": url for name, url in download_urls(ctx.store, made).items()}
-    return reply(GetDownloadEndpointResponse(filename_to_signed_urls=urls), readMask)
+        found = downloads(ctx.store, made, folder=f"{made.id}/")
+        answer.filename_to_signed_urls |= found.filename_to_signed_urls
+        answer.filename_to_size |= found.filename_to_size
+        answer.filename_to_sha256 |= found.filename_to_sha256
+    return reply(answer, readMask)
 
 
 @router.post(

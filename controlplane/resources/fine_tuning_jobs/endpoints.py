@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import asyncio
-import json
 from typing import Annotated, Any
 
 from fastapi import Body, Depends, Query, Response
@@ -15,9 +13,11 @@ from controlplane.queue import RECONCILE_FINE_TUNING_JOB
 from controlplane.resources.fine_tuning_jobs.jobs import delete_job as delete_row
 from controlplane.resources.fine_tuning_jobs.jobs import plan_job, store_job
 from controlplane.resources.fine_tuning_jobs.listing import LISTING
+from controlplane.resources.fine_tuning_jobs.records import LogPlace, job_logs, job_metrics, log_place
 from controlplane.resources.fine_tuning_jobs.schemas import (
     INTERNAL,
     FineTuningJob,
+    JobLogs,
     JobMetrics,
     job_message,
 )
@@ -30,7 +30,6 @@ from controlplane.rest.paging import PageRequest, fetch_page, page_request
 from controlplane.rest.responses import reply, reply_page
 from controlplane.rest.router import collection_router, list_of
 from controlplane.rest.schema import Empty, refuse_by_name
-from controlplane.storage import ObjectNotFound
 
 router = collection_router("fineTuningJobs", "/v1/accounts/{account_id:rid}/fineTuningJobs")
 
@@ -104,11 +103,20 @@ async def get_metrics(
 ) -> Response:
     async with ctx.db.session() as session:
         row = await find(session, FineTuningJobRow, name_of(account_id, job_id))
-    try:
-        logged = await asyncio.to_thread(ctx.store.get_bytes, row.prefix + "metrics.jsonl")
-    except ObjectNotFound:
-        return reply(JobMetrics())
-    return reply(JobMetrics(metrics=[json.loads(line) for line in logged.splitlines() if line.strip()]))
+    return reply(await job_metrics(ctx, row))
+
+
+@router.get("/{job_id:rid}:logs", response_model=JobLogs, summary="Get what the job's trainers printed")
+async def get_logs(
+    ctx: ContextDep,
+    caller: Annotated[Caller, may("resources.view")],
+    account_id: str,
+    job_id: str,
+    place: Annotated[LogPlace, Depends(log_place)],
+) -> Response:
+    async with ctx.db.session() as session:
+        row = await find(session, FineTuningJobRow, name_of(account_id, job_id))
+    return reply(await job_logs(ctx, row, place))
 
 
 @router.patch("/{job_id:rid}", response_model=FineTuningJob, summary="Update a job's display name")

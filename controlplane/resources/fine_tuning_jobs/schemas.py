@@ -6,7 +6,7 @@ from pydantic import Field, SecretStr
 
 from controlplane.resources.fine_tuning_jobs.states import SEED_NAMES, SEED_STATES
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
-from controlplane.rest.schema import ApiModel, OneOf, Status, Timestamp, output_only, write_only
+from controlplane.rest.schema import ApiModel, Int64, OneOf, Status, Timestamp, output_only, write_only
 
 NO_WANDB = "Weights & Biases logging is not available yet"
 INTERNAL = "it belongs to the original's own machinery"
@@ -105,6 +105,17 @@ class JobMetrics(ApiModel):
     """What the trainer logged, a record a step, oldest first."""
 
     metrics: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class JobLogs(ApiModel):
+    """A page of what the job's trainers printed, oldest first."""
+
+    text: str = ""
+    offset: Annotated[Int64, Field(description="Where the text begins, in bytes of the whole log.")] = 0
+    next_offset: Annotated[Int64, Field(description="Where the next page begins.")] = 0
+    complete: Annotated[
+        bool, Field(description="The job has ended, and this page ends with the last that it printed.")
+    ] = False
 
 
 PASSED_THROUGH = (

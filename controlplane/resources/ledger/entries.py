@@ -113,4 +113,5 @@ def add_spend(session: Session, entries: Sequence[Entry]) -> None:
 
 def month_of(moment: datetime) -> date:
     """Months begin at midnight in UTC."""
-    return moment.astimezone(UTC).date().replace(day=1)
+    moment = moment.astimezone(UTC)
+    return date(moment.year, moment.month, 1)

@@ -22,6 +22,7 @@ from controlplane.resources.models.schemas import (
 )
 from controlplane.resources.models.tables import ModelRow
 from controlplane.resources.models.text_checks import check_model_config
+from controlplane.resources.resumable import upload_endpoint
 from controlplane.resources.uploads import (
     INCOMING,
     READY,
@@ -29,10 +30,9 @@ from controlplane.resources.uploads import (
     GetUploadEndpointRequest,
     GetUploadEndpointResponse,
     ask_for_check,
-    download_urls,
+    downloads,
     refuse_if_invalid,
     register_files,
-    upload_urls,
     wait_for_verdict,
 )
 from controlplane.rest.access import find
@@ -132,12 +132,18 @@ async def get_upload_endpoint(
     model_id: str,
     body: Annotated[GetUploadEndpointRequest, Body()],
 ) -> Response:
+    """With `enableResumableUpload` files above 8 MiB are sent in parts.
+
+    `filenameToParts` has an address for each part that is missing, a hundred at a time. The same call, made
+    again, tells what has arrived and where the rest goes: after a lost connection, or in another process.
+    `:validateUpload` puts the parts together. Unfinished uploads are kept for `HEARTH_UPLOAD_DAYS`.
+    """
     async with ctx.work(caller) as work:
         row = await find(work.session, ModelRow, ResourceName(account_id, "models", model_id), lock=True)
-        register_files(row, body)
-    unsigned = {name: f"s3://{ctx.settings.s3_bucket}/{row.prefix}{INCOMING}{name}" for name in row.files}
-    urls = upload_urls(ctx.store, row)
-    answer = GetUploadEndpointResponse(filename_to_signed_urls=urls, filename_to_unsigned_uris=unsigned)
+        dropped = register_files(row, body)
+    answer = await upload_endpoint(ctx, row, body, dropped)
+    place = f"s3://{ctx.settings.s3_bucket}/{row.prefix}{INCOMING}"
+    answer.filename_to_unsigned_uris = {name: place + name for name in row.files}
     return reply(answer, body.read_mask)
 
 
@@ -181,8 +187,7 @@ async def get_download_endpoint(
 ) -> Response:
     async with ctx.db.session() as session:
         row = await service.find_readable(session, caller, ResourceName(account_id, "models", model_id))
-    answer = GetDownloadEndpointResponse(filename_to_signed_urls=download_urls(ctx.store, row))
-    return reply(answer, readMask)
+    return reply(downloads(ctx.store, row), readMask)
 
 
 @router.post(

@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
+from controlplane.checks.tool_calls import CallForm, call_form
 from controlplane.db import Base, LeaseColumns, ResourceColumns, StateColumns
 
 
@@ -48,6 +49,12 @@ class ModelRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     @property
     def name(self) -> str:
         return f"accounts/{self.account_id}/models/{self.id}"
+
+    @property
+    def call_form(self) -> CallForm:
+        """How the model is shown functions and calls them, when it is deployed."""
+        template = str((self.conversation_config or {}).get("template") or "")
+        return call_form(template, str(self.facts.get("model_type") or ""), self.supports_tools)
 
     @property
     def prefix(self) -> str:

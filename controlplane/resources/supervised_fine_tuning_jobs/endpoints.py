@@ -11,6 +11,8 @@ from controlplane.context import Context, ContextDep, may
 from controlplane.names import ResourceName
 from controlplane.queue import RECONCILE_FINE_TUNING_JOB
 from controlplane.resources.fine_tuning_jobs import jobs
+from controlplane.resources.fine_tuning_jobs.records import LogPlace, job_logs, job_metrics, log_place
+from controlplane.resources.fine_tuning_jobs.schemas import JobLogs, JobMetrics
 from controlplane.resources.fine_tuning_jobs.tables import SUPERVISED_FINE_TUNING_JOBS, FineTuningJobRow
 from controlplane.resources.supervised_fine_tuning_jobs.listing import LISTING
 from controlplane.resources.supervised_fine_tuning_jobs.schemas import (
@@ -105,6 +107,30 @@ async def get_job(
         row = await find(session, FineTuningJobRow, name_of(account_id, job_id))
     url = await metrics_url(ctx, row)
     return reply(job_message(row).model_copy(update={"metrics_file_signed_url": url}), readMask)
+
+
+@router.get(
+    "/{job_id:rid}:metrics", response_model=JobMetrics, summary="Get what the trainer has logged so far"
+)
+async def get_metrics(
+    ctx: ContextDep, caller: Annotated[Caller, may("resources.view")], account_id: str, job_id: str
+) -> Response:
+    async with ctx.db.session() as session:
+        row = await find(session, FineTuningJobRow, name_of(account_id, job_id))
+    return reply(await job_metrics(ctx, row))
+
+
+@router.get("/{job_id:rid}:logs", response_model=JobLogs, summary="Get what the job's trainers printed")
+async def get_logs(
+    ctx: ContextDep,
+    caller: Annotated[Caller, may("resources.view")],
+    account_id: str,
+    job_id: str,
+    place: Annotated[LogPlace, Depends(log_place)],
+) -> Response:
+    async with ctx.db.session() as session:
+        row = await find(session, FineTuningJobRow, name_of(account_id, job_id))
+    return reply(await job_logs(ctx, row, place))
 
 
 @router.delete(

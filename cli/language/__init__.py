@@ -1,0 +1,1 @@
+"""The command line: its words and flags, their values, its help and its mistakes."""

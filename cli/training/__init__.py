@@ -1,0 +1,1 @@
+"""What both kinds of fine-tuning jobs share: their settings, their metrics, and how they end."""

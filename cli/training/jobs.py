@@ -1,0 +1,146 @@
+"""What the commands of both kinds of fine-tuning jobs have in common: telling of a job, and following it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.connection.session import Session
+from cli.errors import CliError
+from cli.resources import short_id
+from cli.show.output import span
+from cli.show.waiting import Verdict, WaitFailed, state_line, state_of, status_of, wait_for
+
+SUPERVISED = "supervised-fine-tuning-job"
+SUCCEEDED = frozenset({"COMPLETED", "EARLY_STOPPED"})
+ENDED = frozenset({"FAILED", "CANCELLED", "EXPIRED", "DELETING", "DELETED", "DELETING_CLEANING_UP"})
+_LAST_STEPS = 5
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id or name.")]
+MetricsFile = Annotated[Path | None, typer.Option("--filename", help="The file to write; a .csv is CSV.")]
+MetricsFormat = Annotated[str | None, typer.Option("--format", help="jsonl (a JSON object a line) or csv.")]
+
+
+def start(session: Session, noun: str, query: Mapping[str, Any], body: Any, wait_timeout: str | None) -> None:
+    """Creates a job and prints its id; with a timeout, follows it to its model."""
+    job = session.client.call("POST", session.parent(noun), query=query, body=body)
+    show_created(session, noun, job, wait=wait_timeout is not None)
+    if wait_timeout is not None:
+        follow(session, noun, str(job["name"]), wait_timeout)
+
+
+def follow(session: Session, noun: str, name: str, timeout: str) -> None:
+    """Waits for a job's model, and tells how to use it."""
+    show_completed(session, wait_for_job(session, noun, name, timeout))
+
+
+def show_created(session: Session, noun: str, job: Mapping[str, Any], *, wait: bool) -> None:
+    """Prints the id at once, so that it is known when the wait is cut short; JSON is the last state."""
+    short = short_id(str(job.get("name", "")))
+    if not session.output.as_json:
+        session.output.line(short)
+        session.output.stdout.flush()
+    elif not wait:
+        session.output.resource(job)
+    if not wait:
+        session.output.note(f"Watch it with: firectl get {noun} {short} --watch")
+
+
+def show_completed(session: Session, job: Mapping[str, Any]) -> None:
+    """What came out, and how to put it to use."""
+    model = str(job.get("modelId") or job.get("outputModel") or "")
+    name = session.name("model", model) if model else "the model"
+    session.output.note(f"Completed: {name}")
+    session.output.note(f"Deploy it with: firectl deploy {short_id(name)} --deployment-id DEPLOYMENT --wait")
+    base = job.get("baseModel")
+    if base:
+        session.output.note(
+            f"If there is no deployment yet: firectl create deployment {base} --enable-addons --wait"
+        )
+    if session.output.as_json:
+        session.output.resource(job)
+
+
+def wait_for_job(session: Session, noun: str, name: str, timeout: str) -> dict[str, Any]:
+    """Follows a job to its end; a failure comes with the last that it logged."""
+    short = short_id(name)
+    stop = "cancel" if noun == SUPERVISED else "delete"
+    lives_on = [f"watch it: firectl get {noun} {short} --watch", f"stop it: firectl {stop} {noun} {short}"]
+    try:
+        return wait_for(session, name, judge_job, timeout=timeout, lives_on=lives_on)
+    except WaitFailed as failure:
+        failure.details += _last_steps(session, noun, name)
+        failure.advice += _after_failure(noun, short, state_of(failure.resource))
+        raise
+
+
+def judge_job(job: Mapping[str, Any] | None) -> Verdict:
+    """Completed, failed, or running, with its progress."""
+    if job is None:
+        return Verdict("", failure="the job was deleted")
+    state = state_of(job)
+    if state in SUCCEEDED:
+        return Verdict(state, done=True)
+    if state in ENDED:
+        code, message = status_of(job)
+        return Verdict(state, failure=f"the job is {state}: {message or code}")
+    return Verdict(state_line(job, *progress_words(job)))
+
+
+def judge_stopped(job: Mapping[str, Any] | None) -> Verdict:
+    """Whether a job that was asked to stop has done so."""
+    if job is None or state_of(job) in ENDED | SUCCEEDED:
+        return Verdict(state_of(job) if job else "gone", done=True)
+    return Verdict(state_line(job))
+
+
+def progress_words(job: Mapping[str, Any]) -> list[str]:
+    """How far a job is, in the words of its collection."""
+    if job.get("jobProgress"):
+        return _row_words(job["jobProgress"])
+    return _step_words(job.get("progress") or {})
+
+
+def _step_words(progress: Mapping[str, Any]) -> list[str]:
+    """Phase, step, loss, speed and time left, as far as they are known."""
+    words = [str(progress.get("phase") or "").lower()]
+    step, most = progress.get("step"), progress.get("maxSteps")
+    if most:
+        words.append(f"step {step or 0}/{most}")
+    if progress.get("loss") is not None:
+        words.append(f"loss {float(progress['loss']):.4f}")
+    if progress.get("tokensPerSecond"):
+        words.append(f"{float(progress['tokensPerSecond']):,.0f} tokens/s")
+    if progress.get("etaSeconds"):
+        words.append(f"{span(float(progress['etaSeconds']))} left")
+    return words
+
+
+def _row_words(progress: Mapping[str, Any]) -> list[str]:
+    """Share done, rows and tokens, as far as they are known."""
+    words = [f"{progress.get('percent') or 0}%"]
+    rows, done = progress.get("totalInputRequests"), progress.get("totalProcessedRequests")
+    if rows:
+        words.append(f"row {done or 0:,}/{rows:,}")
+    if progress.get("inputTokens"):
+        words.append(f"{progress['inputTokens']:,} tokens")
+    return words
+
+
+def _after_failure(noun: str, short: str, state: str) -> list[str]:
+    shows = [f"firectl logs {short} --tail 20", f"firectl get {noun} {short}"]
+    if noun == SUPERVISED and state in ("FAILED", "CANCELLED"):
+        return [f"go on from its last checkpoint: firectl resume {noun} {short}", *shows]
+    return shows if state else [f"firectl list {noun}s"]
+
+
+def _last_steps(session: Session, noun: str, name: str) -> list[str]:
+    """The last lines that the job logged, when it came as far as logging any."""
+    from cli.training.job_metrics import job_metrics
+
+    try:
+        logged = job_metrics(session, noun, name)
+    except CliError:
+        return []  # the failure itself is what matters; it is told already
+    return ["  ".join(f"{key} {value}" for key, value in entry.items()) for entry in logged[-_LAST_STEPS:]]
