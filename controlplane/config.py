@@ -127,6 +127,8 @@ class Settings(BaseSettings):
     """How long lines of the audit log are kept."""
     upload_days: int = Field(default=7, ge=1, le=365)
     """How long the parts of an upload are kept that nobody finishes."""
+    unused_deployment_days: int = Field(default=7, ge=0, le=36500)
+    """After so long at zero without a request a deployment is deleted; 0 keeps it."""
     verdict_wait_seconds: float = Field(default=30.0, ge=0, le=600)
     """How long an upload's request waits for the worker's verdict before it answers."""
     replica_host: str = "127.0.0.1"

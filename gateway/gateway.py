@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 
 from controlplane.config import Settings
 from controlplane.db import AsyncDatabase
+from controlplane.resources.deployments.waking import wake
 from controlplane.resources.quotas.catalog import allowances
 from gateway.account_limits import NOTHING_KNOWN, read_account_limits
+from gateway.activator import Activator
 from gateway.admission import Admission
 from gateway.background import Background
 from gateway.balancer import Balancer
 from gateway.engines import Engines
 from gateway.keys import KeyCache
 from gateway.limits import Limits
+from gateway.load import LoadBook, LoadReport
 from gateway.metering import Meter
 from gateway.relay import Relay
 from gateway.replicas import read_snapshot
 from gateway.request_rate import RequestRate
 from gateway.snapshot import Route, Snapshot
 from gateway.telemetry import Telemetry
+
+LOAD_REPORT_SECONDS = 1.0
 
 
 class Gateway:
@@ -37,6 +43,9 @@ class Gateway:
         self.admission = Admission(limits.in_flight, limits.in_flight_per_account, limits.held_bytes)
         self.account_limits = NOTHING_KNOWN
         self.request_rate = RequestRate(settings.redis_url, limits)
+        self.load = LoadBook()
+        self.load_report = LoadReport(settings.redis_url, self.load)
+        self.activator = Activator(limits, self.load, self.wake)
         self.balancer = Balancer(limits.avoid_seconds)
         self.engines = Engines(limits, self.balancer)
         self.relay = Relay(settings.api_url, limits) if settings.api_url else None
@@ -44,6 +53,8 @@ class Gateway:
 
     def start(self) -> None:
         self.background.repeat("loading routes", self.limits.snapshot_seconds, self.load_snapshot)
+        self.background.repeat("looking for replicas", self.limits.wait_look_seconds, self.look_for_replicas)
+        self.background.repeat("telling the load", LOAD_REPORT_SECONDS, self.load_report.tell)
         self.background.repeat("loading quotas", self.limits.snapshot_seconds, self.load_account_limits)
         self.background.repeat("watching Valkey", self.limits.valkey_look_seconds, self.request_rate.look)
         self.background.repeat("refreshing keys", self.limits.key_fresh_seconds, self.keys.refresh)
@@ -51,6 +62,18 @@ class Gateway:
 
     async def load_snapshot(self) -> None:
         self.snapshot = await read_snapshot(self.database, self.limits.database_seconds)
+        self.activator.tell()
+
+    async def look_for_replicas(self) -> None:
+        """Routes are loaded more often while a request waits for one."""
+        if self.activator.held:
+            await self.load_snapshot()
+
+    async def wake(self, deployment_uid: uuid.UUID) -> None:
+        async with asyncio.timeout(self.limits.database_seconds), self.database.session() as session:
+            woken = await wake(session, deployment_uid)
+        if woken:
+            await asyncio.to_thread(hint, self.settings, deployment_uid)
 
     async def load_account_limits(self) -> None:
         allowed = allowances(self.settings.quotas)
@@ -70,9 +93,17 @@ class Gateway:
 
     async def stop(self) -> None:
         await self.background.stop()
+        await self.load_report.close()
         await self.meter.close()
         await self.request_rate.close()
         await self.engines.close()
         if self.relay is not None:
             await self.relay.close()
         await self.database.close()
+
+
+def hint(settings: Settings, deployment_uid: uuid.UUID) -> None:
+    """Ask a worker to look at the deployment now."""
+    from controlplane.queue import RECONCILE_DEPLOYMENT, enqueue  # Celery, which few gateways ever need
+
+    enqueue(settings, RECONCILE_DEPLOYMENT, deployment_uid)

@@ -27,6 +27,8 @@ class Incoming:
         self._body_ended = asyncio.Event()
         self.is_gone = False
         """The caller left before the end of its body."""
+        self.size = 0
+        """Bytes of the body that have come."""
 
     @property
     def has_ended(self) -> bool:
@@ -40,7 +42,9 @@ class Incoming:
             raise ClientGone
         if not message.get("more_body", False):
             self._body_ended.set()
-        return bytes(message.get("body", b""))
+        piece = bytes(message.get("body", b""))
+        self.size += len(piece)
+        return piece
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """The rest of the body, piece by piece."""

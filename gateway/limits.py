@@ -20,6 +20,15 @@ class Limits:
     held_bytes: int = 1024 * 1024 * 1024
     """Of the bodies of all requests at one time; more are answered with 503."""
 
+    waiting: int = 256
+    """Requests that wait for a first replica; more are answered with 503."""
+    waiting_bytes: int = 64 * 1024 * 1024
+    wait_seconds: float = 600.0
+    keep_alive_seconds: float = 10.0
+    """Between two signs of life in a stream whose answer has not begun."""
+    wait_look_seconds: float = 0.25
+    """Between two looks for new replicas while somebody waits for one."""
+
     connect_seconds: float = 5.0
     silence_seconds: float = 600.0
     """The longest wait for an engine's next byte, the first one included."""

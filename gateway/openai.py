@@ -21,6 +21,7 @@ from gateway.errors import GatewayError, invalid, model_not_found, unavailable
 from gateway.gateway import Gateway
 from gateway.incoming import Incoming, read_headers, read_json
 from gateway.keys import KnownKey
+from gateway.limits import Limits
 from gateway.metering import RANDOM, Tokens
 from gateway.passage import Passage, is_plain
 from gateway.resolver import reachable_models, resolve
@@ -32,6 +33,7 @@ Headers = list[tuple[bytes, bytes]]
 
 CLIENT_GONE = 499
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
+KEEP_ALIVE = b": waiting for a replica\n\n"
 NO_CHAT = "model is missing conversation_config, please use /completions API instead"
 
 
@@ -46,6 +48,14 @@ class Kind:
 
 CHAT = Kind("chat/completions", translate_chat, needs_chat=True)
 COMPLETION = Kind("completions", translate_completion, needs_chat=False)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a request may wait for a first replica, and what it holds in memory meanwhile."""
+
+    size: int
+    seconds: float
 
 
 class TextEndpoint:
@@ -67,7 +77,8 @@ class TextEndpoint:
             scope["notes"]["model"] = exchange.route.model.name
             request = exchange.translate(sent)
             await gateway.admit(key.account_id, exchange.route)
-            await incoming.until_gone(exchange.run(request, send))
+            patience = Patience(incoming.size, read_patience(headers, gateway.limits))
+            await incoming.until_gone(exchange.run(request, send, patience))
 
 
 class Exchange:
@@ -81,6 +92,8 @@ class Exchange:
         self._id = f"{RANDOM.getrandbits(128):032x}"
         self._tokens = Tokens()
         self._started = time.monotonic()
+        self._has_begun = False
+        """Whether the head of the answer has been sent."""
 
     def translate(self, sent: dict[str, Any]) -> EngineRequest:
         if self._kind.needs_chat and not self.route.model.supports_chat:
@@ -91,21 +104,39 @@ class Exchange:
         model, deployment = self.route.model, self.route.deployment
         return self._kind.translate(sent, deployment.context_length, scope, model.call_form)
 
-    async def run(self, request: EngineRequest, send: Send) -> None:
+    async def run(self, request: EngineRequest, send: Send, patience: Patience) -> None:
         """Answer, and record what it took, however it ends."""
-        require_ready(self.route, self._key)
         self._tokens.choices_per_prompt = request.body.get("n", 1)
-        in_flight, deployment = self._gateway.telemetry.in_flight, self.route.deployment.name
-        in_flight[deployment] += 1
+        in_flight, deployment = self._gateway.telemetry.in_flight, self.route.deployment
+        in_flight[deployment.name] += 1
+        self._gateway.load.begin(deployment.uid)
         status = CLIENT_GONE
         try:
+            await self._wait_for_replica(request, send, patience)
             status = await self._answer(request, send)
         except GatewayError as error:
             status = error.status
-            raise
+            if not self._has_begun:
+                raise
+            await _send_body(send, encode_events([error.body]), more=False)
         finally:
-            in_flight[deployment] -= 1
+            in_flight[deployment.name] -= 1
+            self._gateway.load.end(deployment.uid, self._tokens.prompt, self._tokens.completion)
             self._record(status, request.stream)
+
+    async def _wait_for_replica(self, request: EngineRequest, send: Send, patience: Patience) -> None:
+        async def sign_of_life() -> None:
+            if request.stream:
+                await self._begin_stream(request.headers, send)
+                await _send_body(send, KEEP_ALIVE)
+
+        self.route = await self._gateway.activator.until_ready(
+            lambda: same_route(self._gateway, self.route),
+            lambda route: no_replica(route, self._key),
+            size=patience.size,
+            seconds=patience.seconds,
+            meanwhile=sign_of_life,
+        )
 
     async def _answer(self, request: EngineRequest, send: Send) -> int:
         shaper = Shaper(
@@ -150,9 +181,7 @@ class Exchange:
         send: Send,
     ) -> int:
         """Relay the events as they come. What goes wrong from here on is told in an event of its own."""
-        headers = [EVENT_STREAM, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"), *more]
-        headers.append((b"x-request-id", self._id.encode()))
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await self._begin_stream(more, send)
         try:
             async for part in parts:
                 passed, rest = passage.take(part) if passage else (b"", part)
@@ -167,6 +196,15 @@ class Exchange:
             status, ending = broken.status, encode_events([broken.body])
         await _send_body(send, ending, more=False)
         return status
+
+    async def _begin_stream(self, more: Headers, send: Send) -> None:
+        """Send the head, unless that has been done to keep the connection open."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        headers = [EVENT_STREAM, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"), *more]
+        headers.append((b"x-request-id", self._id.encode()))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def _send_events(
         self, passed: bytes, events: list[dict[str, Any]], shaper: Shaper, send: Send
@@ -207,6 +245,16 @@ async def _send_body(send: Send, body: bytes, *, more: bool = True) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
+def read_patience(headers: Mapping[str, str], limits: Limits) -> float:
+    """Seconds, of the header `x-wait-for-replica`; the gateway's own limit without it."""
+    given = headers.get("x-wait-for-replica")
+    if given is None:
+        return limits.wait_seconds
+    if not (given.isascii() and given.isdigit()):
+        raise invalid("the header x-wait-for-replica must be a whole number of seconds")
+    return min(float(given), limits.wait_seconds)
+
+
 async def authenticate(gateway: Gateway, scope: Scope, headers: Mapping[str, str]) -> KnownKey:
     """The key of a caller who may run inference."""
     key = await gateway.keys.authorise(headers)
@@ -233,22 +281,28 @@ def find_route(gateway: Gateway, key: KnownKey, identifier: object) -> Route:
     return route
 
 
-def require_ready(route: Route, key: KnownKey) -> None:
-    """503 while no replica can take the request; the owner is told what the deployment waits for."""
-    if route.targets:
-        return
+def same_route(gateway: Gateway, route: Route) -> Route:
+    """The route as it is now; 404 when it is gone."""
+    now = current_snapshot(gateway).by_deployed_model.get((route.account_id, route.id))
+    if now is None or now.deployment.uid != route.deployment.uid:
+        raise model_not_found()
+    return now
+
+
+def no_replica(route: Route, key: KnownKey) -> GatewayError:
+    """Why no replica can take the request; the owner is told what the deployment waits for."""
     deployment = route.deployment
     own = key.account_id == deployment.account_id
     if route.state == "DEPLOYING" and route.status_code != "OK" and deployment.ready_replicas:
         reason = f": {route.status_message}" if own and route.status_message else ""
-        raise GatewayError(
+        return GatewayError(
             412, "FAILED_PRECONDITION", f"the model could not be loaded{reason}", param="model"
         )
     name = f"deployment {deployment.name}" if own else "the model's deployment"
     failed = "has failed and " if deployment.state == "FAILED" else ""
     reason = f": {deployment.status_message}" if own and deployment.status_message else ""
     message = f"{name} {failed}has no ready replica for the model{reason}"
-    raise unavailable("DEPLOYMENT_SCALING_UP", message, retry_after=5)
+    return unavailable("DEPLOYMENT_SCALING_UP", message, retry_after=5)
 
 
 async def list_models(request: Request) -> Response:

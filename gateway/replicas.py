@@ -108,7 +108,15 @@ def _url(replica: ReplicaRow) -> str:
 def _deployment(row: DeploymentRow, base: ModelRow, ready_replicas: int) -> Deployment:
     context_length = row.max_context_length or base.context_length
     return Deployment(
-        row.uid, row.account_id, row.id, row.state, row.status_message, context_length, ready_replicas
+        row.uid,
+        row.account_id,
+        row.id,
+        row.state,
+        row.status_message,
+        context_length,
+        ready_replicas,
+        row.desired_replica_count,
+        row.max_replica_count,
     )
 
 

@@ -45,6 +45,8 @@ class Deployment:
     context_length: int
     """The longest prompt and answer together that its engines take; 0 when unknown."""
     ready_replicas: int
+    desired_replicas: int = 1
+    most_replicas: int = 1
 
     @property
     def name(self) -> str:

@@ -1,4 +1,4 @@
-"""The Celery app: the broker's settings, the two queues, and the periodic sweep."""
+"""The Celery app: the broker's settings, the two queues, the periodic sweep, and the autoscaler's looks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from controlplane.config import get_settings
 from controlplane.queue import CONTROL_QUEUE, QUEUE_OF, RECONCILE_FINE_TUNING_JOB
 
 SWEEP_SECONDS = 1.0
+AUTOSCALE_SECONDS = 2.0
 # This asks the store for all unfinished uploads, for what is days old.
 ABANDONED_UPLOADS_SECONDS = 900.0
 
@@ -33,6 +34,11 @@ app.conf.update(
             "task": "hearth.abort_abandoned_uploads",
             "schedule": ABANDONED_UPLOADS_SECONDS,
             "options": {"expires": ABANDONED_UPLOADS_SECONDS, "queue": CONTROL_QUEUE},
+        },
+        "autoscale": {
+            "task": "hearth.autoscale",
+            "schedule": AUTOSCALE_SECONDS,
+            "options": {"expires": AUTOSCALE_SECONDS * 2, "queue": CONTROL_QUEUE},
         },
     },
 )

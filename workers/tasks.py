@@ -14,6 +14,7 @@ from controlplane.queue import (
     RECONCILE_FINE_TUNING_JOB,
     RECONCILE_MODEL,
 )
+from workers.autoscaling.loop import scale_deployments
 from workers.context import WorkerContext
 from workers.reconcile.datasets import reconcile_dataset
 from workers.reconcile.deployments import reconcile_deployment
@@ -46,6 +47,11 @@ def deployment(uid: str) -> None:
 @shared_task(name=RECONCILE_FINE_TUNING_JOB)
 def fine_tuning_job(uid: str) -> None:
     reconcile_fine_tuning_job(context(), uuid.UUID(uid))
+
+
+@shared_task(name="hearth.autoscale")
+def autoscale() -> None:
+    scale_deployments(context())
 
 
 @shared_task(name="hearth.sweep")

@@ -6,7 +6,7 @@ from cli.language.options import Flag, Kind
 _POLICY = "autoscalingPolicy"
 _NOT_HERE = (
     refused("max-peft-batch-size", "requests to adapters are batched with all others", Kind.INTEGER),
-    refused("unused-auto-delete-duration", "deployments are not deleted for being unused", Kind.DURATION),
+    refused("unused-auto-delete-duration", "the server's HEARTH_UNUSED_DEPLOYMENT_DAYS says it for all"),
 )
 # What both create and update take.
 _FLAGS = (

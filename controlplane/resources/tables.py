@@ -6,7 +6,12 @@ from controlplane.resources.audit_logs.tables import AuditLogRow
 from controlplane.resources.datasets.tables import DatasetRow
 from controlplane.resources.deployed_models.tables import DeployedModelRow
 from controlplane.resources.deployment_shapes.tables import DeploymentShapeRow, DeploymentShapeVersionRow
-from controlplane.resources.deployments.tables import DeploymentRow, ReplicaAdapterRow, ReplicaRow
+from controlplane.resources.deployments.tables import (
+    DeploymentRow,
+    ReplicaAdapterRow,
+    ReplicaRow,
+    ScalingRow,
+)
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
 from controlplane.resources.garbage import GarbageRow
 from controlplane.resources.identity_providers.tables import IdentityProviderRow, TenantDomainRow
@@ -36,6 +41,7 @@ __all__ = [
     "ReplicaAdapterRow",
     "ReplicaRow",
     "ReservationRow",
+    "ScalingRow",
     "SecretRow",
     "SignInRow",
     "SpendRow",

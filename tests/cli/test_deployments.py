@@ -139,7 +139,9 @@ def test_a_wait_that_takes_too_long_says_how_to_go_on(firectl, api):
 def test_ctrl_c_leaves_the_deployment_and_says_so(api, home):
     api.on("POST", f"{HOME}/deployments", deployment("CREATING"))
     api.on("GET", PATH, deployment("CREATING", "loading"))
-    program = "from cli.main import main; main()"
+    # A shell that starts the tests in the background has them ignore Ctrl-C, and children inherit that.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    program = f"{listen}; from cli.main import main; main()"
     argv = [sys.executable, "-c", program, "create", "deployment", "m", "--wait"]
     settings = {
         **os.environ,
@@ -278,7 +280,8 @@ def test_the_older_name_of_the_accelerator_count_means_the_same(firectl, api):
         (["--cluster-id", "byoc"], "--cluster-id is not supported: replicas run on the platform's own"),
         (["-c", "byoc"], "--cluster-id is not supported"),
         (["--max-peft-batch-size", "8"], "--max-peft-batch-size is not supported"),
-        (["--unused-auto-delete-duration", "168h"], "deployments are not deleted for being unused"),
+        (["--unused-auto-delete-duration", "168h"], "HEARTH_UNUSED_DEPLOYMENT_DAYS says it for all"),
+        (["--unused-auto-delete-duration", "0"], "HEARTH_UNUSED_DEPLOYMENT_DAYS says it for all"),
     ],
 )
 def test_what_could_not_be_kept_is_refused_by_name_and_nothing_is_sent(firectl, api, flags, said):
@@ -290,7 +293,7 @@ def test_what_could_not_be_kept_is_refused_by_name_and_nothing_is_sent(firectl, 
 
 def test_asking_for_nothing_is_no_reason_to_refuse(firectl, api):
     api.on("POST", f"{HOME}/deployments", deployment("CREATING"))
-    assert firectl("create", "deployment", "m", "--unused-auto-delete-duration", "0").code == 0
+    assert firectl("create", "deployment", "m", "--max-peft-batch-size", "0").code == 0
     assert api.sent("POST")[0].body == {"baseModel": "m"}
 
 

@@ -105,7 +105,6 @@ REFUSED = [
     ({"precision": "FP8"}, "precision FP8 is not supported yet"),
     ({"precision": "FP1"}, "precision: 'FP1' is none of PRECISION_UNSPECIFIED, FP16"),
     ({"maxContextLength": 2048}, "more than the model's own 1024"),
-    ({"autoscalingPolicy": {"scaleUpWindow": "30s"}}, "autoscalingPolicy is not supported"),
     ({"placement": {"region": "US_IOWA_1"}}, "placement is not supported"),
     ({"draftModel": "x"}, "draftModel is not supported"),
     ({"directRouteType": "INTERNET"}, "directRouteType is not supported"),

@@ -207,24 +207,33 @@ def test_a_restart_brings_everything_back_by_itself(deployed, until):
     assert deployed.get("deployments/ember")["state"] == "READY"
 
 
+def engine_pids(platform):
+    """The process groups of the platform's engines."""
+    here = platform.data_dir
+    pattern = f"api_server.*{here}|cpu_server.*{here}|{here}.*vllm"
+    found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
+    return {int(pid) for pid in found.stdout.split()}
+
+
 def test_an_engine_that_is_killed_comes_back(deployed, until):
     """The whole process group of the engine dies, as when the kernel kills it."""
     until(lambda: deployed.chat("ember", QUESTION).status_code == 200)
-    found = subprocess.run(
-        [
-            "pgrep",
-            "-f",
-            f"api_server.*{deployed.data_dir}|cpu_server.*{deployed.data_dir}|{deployed.data_dir}.*vllm",
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-    ).stdout.split()
-    assert found
-    for pid in found:
-        os.kill(int(pid), signal.SIGKILL)
-    until(lambda: deployed.chat("ember", QUESTION).status_code != 200, 60)
+    killed = engine_pids(deployed)
+    assert killed
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: engine_pids(deployed) - killed)
     until(lambda: deployed.chat("ember-tickets", QUESTION).status_code == 200)
+    assert not engine_pids(deployed) & killed
+
+
+def test_a_deployment_at_zero_wakes_for_a_request(deployed, until):
+    deployed.firectl("scale", "deployment", "ember", "--replica-count", "0")
+    until(lambda: not engine_pids(deployed))
+    until(lambda: deployed.chat("ember-tickets", QUESTION).status_code == 200)
+    answer = deployed.chat("ember-tickets", QUESTION).json()
+    assert answer["choices"][0]["message"]["content"].strip() == ANSWER
+    assert deployed.get("deployments/ember")["desiredReplicaCount"] == 1
 
 
 def test_a_job_that_was_running_goes_on_from_its_checkpoint_after_a_restart(deployed, until):

@@ -31,6 +31,7 @@ QUICK = Limits(
     database_seconds=2.0,
     connect_seconds=1.0,
     avoid_seconds=60.0,
+    wait_seconds=0.0,
 )
 
 

@@ -15,6 +15,9 @@ GPU_SERVER = "vllm.entrypoints.openai.api_server"
 CPU_SERVER = "workers.runtimes.cpu_server"
 STRUCTURED_OUTPUTS = '{"backend": "xgrammar"}'
 """The gateway writes its grammars for this one; left to itself vLLM tries others when one refuses."""
+REQUESTS_ON_GPU = 256
+REQUESTS_ON_CPU = 32
+"""How many requests an engine answers at a time; further ones wait in it."""
 LORA_RANKS = (8, 16, 32, 64)
 """The ranks that the engine can be built for, of those that addons may have."""
 
@@ -68,6 +71,7 @@ def engine_command(
     argv += ["--host", replica.host, "--port", str(replica.port)]
     argv += ["--structured-outputs-config", STRUCTURED_OUTPUTS]
     argv += ["--disable-uvicorn-access-log", "--no-enable-log-requests", "--enable-prompt-tokens-details"]
+    argv += ["--max-num-seqs", str(REQUESTS_ON_CPU if spec.on_cpu else REQUESTS_ON_GPU)]
     argv += precision_flags(replica.precision, spec.on_cpu)
     if replica.max_model_len is not None:
         argv += ["--max-model-len", str(replica.max_model_len)]

@@ -54,6 +54,10 @@ LISTING = Listing(
         "disable_deployment_size_validation": boolean(DeploymentRow.disable_deployment_size_validation),
         "deployment_shape": text(DeploymentRow.deployment_shape),
     },
-    refused={"replica_count": COUNTED, "replica_stats": COUNTED},
+    refused={
+        "replica_count": COUNTED,
+        "replica_stats": COUNTED,
+        "autoscaling_policy": "it is shown with the deployment; lists cannot be filtered or ordered by it",
+    },
     order="create_time",
 )

@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, StringConstraints
 
+from controlplane.resources.deployments.autoscaling import AutoscalingPolicy
 from controlplane.resources.deployments.enums import (
     AcceleratorType,
     BucketType,
@@ -14,7 +15,7 @@ from controlplane.resources.deployments.enums import (
 from controlplane.resources.deployments.states import DELETED, STATES, Replica
 from controlplane.resources.models.tables import ModelRow
 from controlplane.resources.tables import DeploymentRow
-from controlplane.rest.schema import ApiModel, Duration, OneOf, Status, Timestamp, not_returned, output_only
+from controlplane.rest.schema import ApiModel, OneOf, Status, Timestamp, not_returned, output_only
 
 MAX_REPLICAS = 1000
 
@@ -57,23 +58,6 @@ class ReplicaStats(ApiModel):
         )
 
 
-class ScalingSchedule(ApiModel):
-    min_replica_count: int
-    schedule: str
-    duration: Duration
-    timezone: str
-    description: str = ""
-    disabled: bool = False
-
-
-class AutoscalingPolicy(ApiModel):
-    scale_up_window: Duration | None = None
-    scale_down_window: Duration | None = None
-    scale_to_zero_window: Duration | None = None
-    load_targets: dict[str, float] = Field(default_factory=dict)
-    scaling_schedules: dict[str, ScalingSchedule] = Field(default_factory=dict)
-
-
 class Placement(ApiModel):
     region: str = "REGION_UNSPECIFIED"
     multi_region: MultiRegion = "MULTI_REGION_UNSPECIFIED"
@@ -88,7 +72,6 @@ class Deployment(ApiModel):
     unsupported: ClassVar[dict[str, str]] = {
         "expire_time": "deployments do not expire",
         "max_with_revocable_replica_count": "there is no revocable capacity",
-        "autoscaling_policy": "automatic scaling is not available yet; scale with :scale or minReplicaCount",
         **UNSUPPORTED_ENGINE_FIELDS,
         "enable_mtp": NO_DRAFT,
         "direct_route_api_keys": NO_DIRECT_ROUTE,
@@ -131,7 +114,8 @@ class Deployment(ApiModel):
     max_with_revocable_replica_count: int = 0
     desired_replica_count: int = output_only(
         0,
-        description="max(minReplicaCount, 1) to begin with, 0 when maxReplicaCount is 0; `:scale` sets it.",
+        description="max(minReplicaCount, 1) to begin with, 0 when maxReplicaCount is 0. The autoscaler "
+        "moves it with the load, and `:scale` sets it.",
     )
     replica_count: int = output_only(0)
     replica_stats: ReplicaStats | None = output_only()
@@ -234,6 +218,7 @@ def deployment_message(row: DeploymentRow, base: ModelRow, counts: dict[str, int
         state=row.state,
         status=Status.of(row),
         base_model=base.name,
+        autoscaling_policy=AutoscalingPolicy.of(row.autoscaling_policy),
         min_replica_count=row.min_replica_count,
         max_replica_count=row.max_replica_count,
         # A deleted one wants none, and keeps how many it wanted for when it is undeleted.

@@ -22,6 +22,7 @@ from controlplane.resources.deployment_shapes.choice import (
     settings_of,
     stated,
 )
+from controlplane.resources.deployments.autoscaling import AutoscalingPolicy, refuse_schedules_above
 from controlplane.resources.deployments.engine import (
     LEFT_OPEN,
     OF_THE_ENGINE,
@@ -75,6 +76,7 @@ async def create_deployment(
         **await chosen_settings(session, caller, base, given, rules),
     )
     set_replica_limits(row, given.get("min_replica_count", 0), given.get("max_replica_count"))
+    set_policy(row, given.get("autoscaling_policy"))
     row.desired_replica_count = initial_replicas(row)
     row.state, row.status_message = CREATING, WAITING
     row.next_reconcile_at = func.now()
@@ -139,6 +141,11 @@ def set_replica_limits(row: DeploymentRow, least: int, most: int | None) -> None
         )
 
 
+def set_policy(row: DeploymentRow, policy: AutoscalingPolicy | None) -> None:
+    refuse_schedules_above(policy, row.max_replica_count)
+    row.autoscaling_policy = policy.stored() if policy else {}
+
+
 def initial_replicas(row: DeploymentRow) -> int:
     return max(row.min_replica_count, 1) if row.max_replica_count else 0
 
@@ -169,6 +176,7 @@ async def update_deployment(
         change_limits(row, changed)
         await allow_growth(session, row, held)
         begin_anew(row)
+    set_policy(row, changed.get("autoscaling_policy", AutoscalingPolicy.of(row.autoscaling_policy)))
     await session.flush()
     return row, base
 

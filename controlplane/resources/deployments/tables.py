@@ -35,6 +35,8 @@ class DeploymentRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     min_replica_count: Mapped[int] = mapped_column(default=0)
     max_replica_count: Mapped[int] = mapped_column(default=1)
     desired_replica_count: Mapped[int] = mapped_column(default=1)
+    autoscaling_policy: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """What is set of the policy, as the API's JSON in snake_case."""
     enable_addons: Mapped[bool] = mapped_column(default=False)
     accelerator_type: Mapped[str] = mapped_column(String(60), default="ACCELERATOR_TYPE_UNSPECIFIED")
     accelerator_count: Mapped[int] = mapped_column(default=0)
@@ -55,6 +57,22 @@ class DeploymentRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     @property
     def name(self) -> str:
         return f"accounts/{self.account_id}/deployments/{self.id}"
+
+
+class ScalingRow(Base):
+    """What the autoscaler remembers of a deployment from one look to the next."""
+
+    __tablename__ = "deployment_scaling"
+
+    deployment_uid: Mapped[uuid.UUID] = mapped_column(
+        ForeignKey("deployments.uid", ondelete="CASCADE"), primary_key=True
+    )
+    trend: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    last_request_time: Mapped[datetime | None] = mapped_column(default=None)
+    """As far as it was worth a write: exact once the deployment is quiet."""
+    scale_time: Mapped[datetime | None] = mapped_column(default=None)
+    reason: Mapped[str] = mapped_column(String(40), default="")
+    """Why it was scaled last."""
 
 
 class ReplicaRow(Base):
