@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple, TextIO
 from urllib.parse import quote
@@ -79,9 +80,12 @@ class Lines:
             self._timer = None
         held, self._held = self._held, []
         if held:
-            stream = self._stream()
-            stream.write("".join([f"{clock(seen.moment)} INFO {log.name} {line(seen)}\n" for seen in held]))
-            stream.flush()
+            # A log that cannot be written must not cost anybody an answer.
+            with suppress(OSError):
+                stream = self._stream()
+                lines = [f"{clock(seen.moment)} INFO {log.name} {line(seen)}\n" for seen in held]
+                stream.write("".join(lines))
+                stream.flush()
 
 
 class AccessLog:

@@ -12,6 +12,7 @@ class Admission:
         self.held: Counter[str] = Counter()
         self.bytes = 0
         """Of the bodies of all requests that are held."""
+        self.account_bytes: Counter[str] = Counter()
         self._most_bytes = most_bytes
         self._count = 0
         self._total = total
@@ -32,17 +33,27 @@ class Admission:
         self.held[account_id] += 1
         return Place(self, account_id)
 
-    def hold(self, size: int) -> None:
+    def hold(self, account_id: str, size: int) -> None:
+        """Of what there is room for, one account gets half."""
+        if self.account_bytes[account_id] + size > self._most_bytes // 2:
+            raise GatewayError(
+                429,
+                "RESOURCE_EXHAUSTED",
+                "the account's requests in flight are too large together",
+                headers={"Retry-After": "1"},
+            )
         if self.bytes + size > self._most_bytes:
             raise unavailable("OVERLOADED", "the gateway is at its limit of bytes in requests")
         self.bytes += size
+        self.account_bytes[account_id] += size
 
     def leave(self, account_id: str, size: int) -> None:
         self._count -= 1
         self.bytes -= size
+        self.account_bytes[account_id] -= size
         self.held[account_id] -= 1
         if not self.held[account_id]:
-            del self.held[account_id]
+            del self.held[account_id], self.account_bytes[account_id]
 
 
 class Place:
@@ -56,8 +67,8 @@ class Place:
         self._bytes = 0
 
     def hold(self, size: int) -> None:
-        """Count so many bytes more; 503 when there is no room for them."""
-        self._admission.hold(size)
+        """Count so many bytes more; 429 or 503 when there is no room for them."""
+        self._admission.hold(self._account_id, size)
         self._bytes += size
 
     def __enter__(self) -> Place:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -54,7 +53,7 @@ def only(field: str, value: dict[str, Any], allowed: set[str]) -> None:
 
 def number(low: float, high: float) -> Check:
     def check(field: str, value: Any) -> float:
-        good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        good = isinstance(value, int | float) and not isinstance(value, bool)
         if not good or not low <= value <= high:
             raise invalid(f"'{field}' must be a number from {low:g} to {high:g}, not {shown(value)}", field)
         return float(value)

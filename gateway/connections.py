@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import suppress
 from functools import lru_cache
 from typing import cast
 from urllib.parse import urlsplit
@@ -20,6 +19,8 @@ from gateway.limits import Limits
 
 # Engines close idle connections after 5 s; using one again later races with that.
 KEEPALIVE_SECONDS = 4.0
+CLOSED_BEFORE_SECONDS = 1.0
+"""Within which a kept connection that ends without an answer is taken for one that had ended already."""
 END_SECONDS = 1.0
 """How long the last bytes of an answer may be behind its last event."""
 HELD_BYTES = 256 * 1024
@@ -125,7 +126,7 @@ class Connection(asyncio.Protocol):
             self._timer = None
         if not self._busy:
             return
-        if self.ended:
+        if self.ended and not self._paused:
             self._rest()
         elif nearly_ended and not self._parts and self._failure is None:
             self._lasting = True
@@ -188,7 +189,7 @@ class Connection(asyncio.Protocol):
         self._heard = self._loop.time()
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(Broken(f"no HTTP: {error}"))
             return
         self._wake()
@@ -199,6 +200,10 @@ class Connection(asyncio.Protocol):
             ended = Broken("closed in the middle")
             self._failure = ended if self._heard_any else Unreachable("closed without an answer")
             self._wake()
+
+    def on_message_begin(self) -> None:
+        if self.ended:
+            self._transport.abort()  # an answer that nobody has asked for
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
@@ -247,9 +252,13 @@ class Connections:
         ).encode() + content
         kept = self._take(address)
         if kept is not None:
-            # The engine may have closed it a moment ago; nobody has heard the request then.
-            with suppress(Unreachable):
+            asked_at = self._loop.time()
+            try:
                 return await self._ask(kept, request)
+            except Unreachable:
+                # The engine may have closed it a moment before; later on it had the request and died of it.
+                if self._loop.time() - asked_at > CLOSED_BEFORE_SECONDS:
+                    raise
         return await self._ask(await self._connect(address), request)
 
     async def close(self) -> None:

@@ -18,7 +18,7 @@ class Limits:
     in_flight_per_account: int = 4096
     """Of which one account may hold this many; more are answered with 429."""
     held_bytes: int = 1024 * 1024 * 1024
-    """Of the bodies of all requests at one time; more are answered with 503."""
+    """Of the bodies of all requests at one time; more are answered with 503. One account gets half of it."""
 
     waiting: int = 256
     """Requests that wait for a first replica; more are answered with 503."""

@@ -75,6 +75,12 @@ def _message(field: str, value: Any) -> dict[str, Any]:
         raise invalid(f"'{field}.tool_calls' belongs to messages of the role assistant", field)
     if role == "function":
         message["role"] = "tool"
+    if (
+        role == "assistant"
+        and not {"tool_calls", "reasoning_content"} & message.keys()
+        and "content" in value
+    ):
+        message.setdefault("content", "")  # null, as an answer that was cut off before its first word has it
     message["content"] = _content(f"{field}.content", message)
     return message
 
@@ -133,7 +139,7 @@ def _tool_calls(field: str, value: Any) -> list[dict[str, Any]]:
 def _tool_call(field: str, value: Any) -> dict[str, Any]:
     call = mapping(field, value)
     only(field, call, {"id", "type", "function", "index"})
-    return _call(f"{field}.function", call.get("function"), string(f"{field}.id", call.get("id")))
+    return _call(f"{field}.function", call.get("function"), string(f"{field}.id", call.get("id") or ""))
 
 
 def _older_call(field: str, value: Any) -> dict[str, Any]:

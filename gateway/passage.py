@@ -29,11 +29,17 @@ _TEXT = rb'[^"\\\x00-\x1f]*+'
 _STRING = rb'"' + _TEXT + rb'(?:\\(?:["\\/bfnrt]|u00[0-9a-fA-F]{2})' + _TEXT + rb')*+"'
 _ABSENT = rb'(?:,"(?:stop_reason|token_ids|prompt_token_ids|service_tier)":null)*+'
 CHUNK = re.compile(
-    rb'data: (\{"id":"' + _TEXT + rb'","object":"' + _TEXT + rb'","created":\d++,"model":)"' + _TEXT + rb'"'
+    rb'data: (\{"id":"'
+    + _TEXT
+    + rb'","object":"'
+    + _TEXT
+    + rb'","created":\d{1,10}+,"model":)"'
+    + _TEXT
+    + rb'"'
     rb'(,"choices":\[\{"index":0,'
     rb'(?:"delta":\{(?:"role":"assistant",)?"content":' + _STRING + rb'\}|"text":' + _STRING + rb")"
-    rb',"logprobs":null,"finish_reason":null)' + _ABSENT + rb'\}\],"usage":\{"prompt_tokens":(\d++),'
-    rb'"total_tokens":\d++,"completion_tokens":(\d++)(?:,"completion_tokens_details":null)?\}'
+    rb',"logprobs":null,"finish_reason":null)' + _ABSENT + rb'\}\],"usage":\{"prompt_tokens":(\d{1,10}+),'
+    rb'"total_tokens":\d{1,10}+,"completion_tokens":(\d{1,10}+)(?:,"completion_tokens_details":null)?\}'
     rb'(?:,"(?:prompt_token_ids|prompt_text)":null)*+\}\n\n',
 )
 

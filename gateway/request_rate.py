@@ -114,6 +114,8 @@ class Minute:
     """Taken in Valkey and not used yet."""
     taking: asyncio.Task[Seen | None] | None = None
     """Requests that come while places are being taken wait for them, instead of asking as well."""
+    waiting: int = 0
+    """How many do; each needs a place."""
 
     def turn_to(self, number: int) -> None:
         if number != self.number:
@@ -126,8 +128,8 @@ class Minute:
         self.count += 1
 
     def wanted(self, limit: int) -> int:
-        """How many places to take: one at a time for who asks seldom or may ask little."""
-        return max(1, min(self.count, limit // SHARE, MOST_PLACES))
+        """How many places to take: for those that wait, and some ahead for who asks often."""
+        return max(self.waiting, min(self.count, limit // SHARE, MOST_PLACES))
 
 
 class LocalCounts:
@@ -204,9 +206,13 @@ class RequestRate:
 
     async def _take(self, limit: Limit, window: Window, minute: Minute) -> Seen | None:
         """Places for this request and those that wait with it; none of them ends it by leaving."""
-        if minute.taking is None:
-            minute.taking = asyncio.create_task(self._fill(limit, window, minute))
-        return await asyncio.shield(minute.taking)
+        minute.waiting += 1
+        try:
+            if minute.taking is None:
+                minute.taking = asyncio.create_task(self._fill(limit, window, minute))
+            return await asyncio.shield(minute.taking)
+        finally:
+            minute.waiting -= 1
 
     async def _fill(self, limit: Limit, window: Window, minute: Minute) -> Seen | None:
         try:

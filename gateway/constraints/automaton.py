@@ -56,13 +56,23 @@ class _Rewriting:
         self._depths: dict[str, int] = {}
         self._new: dict[str, Expression] = {}
         self._made = 0
+        self._left = {
+            "parts": limits.WALKED_PARTS,
+            "places": limits.AUTOMATON_PLACES,
+            "work": limits.AUTOMATON_WORK,
+            "states": limits.AUTOMATON_STATES_TOGETHER,
+        }
+        """What all automata of the grammar may take together."""
 
     def all(self) -> dict[str, Expression]:
         return {name: self._of(name, each) for name, each in self._rules.items()} | self._new
 
     def _of(self, rule: str, expression: Expression) -> Expression:
         if all(name in self._regular for name in names_in(expression)):
-            return self._automaton(rule, expression) if self._is_risky(expression) else expression
+            try:
+                return self._automaton(rule, expression) if self._is_risky(expression) else expression
+            except TooLarge:
+                raise GrammarError(TOO_MANY, rule) from None
         match expression:
             case Sequence(parts):
                 return Sequence(tuple(self._of(rule, part) for part in parts))
@@ -74,9 +84,16 @@ class _Rewriting:
 
     def _is_risky(self, expression: Expression) -> bool:
         """Whether it repeats within a repetition or next to a counted one, or repeats what may be empty."""
-        repeats = [part for each in self._all(expression) for part in walk(each) if _is_repeat(part)]
+        parts = [part for each in self._all(expression) for part in walk(each)]
+        self._spend("parts", len(parts))
+        repeats = [part for part in parts if _is_repeat(part)]
         counted = any(isinstance(part, Repeat) and part.most is not None for part in repeats)
         return self._depth(expression) > 1 or (counted and len(repeats) > 1) or self._idles(expression)
+
+    def _spend(self, what: str, amount: int) -> None:
+        self._left[what] -= amount
+        if self._left[what] < 0:
+            raise TooLarge
 
     def _idles(self, expression: Expression) -> bool:
         return any(repeats_nothing(each, self._empty) for each in self._all(expression))
@@ -106,15 +123,16 @@ class _Rewriting:
 
     def _automaton(self, rule: str, expression: Expression) -> Expression:
         """The expression as an automaton, unless it has few readings as it is."""
-        try:
-            automaton = _Automaton(_Parts(self._rules).of(expression))
-        except TooLarge:
-            raise GrammarError(TOO_MANY, rule) from None
+        parts = _Parts(self._rules).of(expression)
+        self._spend("places", len(parts.steps))
+        automaton = _Automaton(parts)
+        self._spend("work", automaton.work)
         enough = limits.READINGS if self._depth(expression) == 1 else 1
         if automaton.readings <= enough and not self._idles(expression):
             return expression
         if len(automaton.moves) > limits.AUTOMATON_STATES:
-            raise GrammarError(TOO_MANY, rule)
+            raise TooLarge
+        self._spend("states", len(automaton.moves))
         return self._written(rule, automaton)
 
     def _written(self, rule: str, automaton: _Automaton) -> Expression:
@@ -238,7 +256,7 @@ class _Automaton:
 
     def __init__(self, parts: _Parts) -> None:
         self._parts = parts
-        self._work = 0
+        self.work = 0
         self.readings = 1
         """Places that one character may lead to, at most."""
         self.moves: dict[int, dict[int, list[Range]]] = {}
@@ -283,8 +301,8 @@ class _Automaton:
                 yield (first, after - 1), known[targets]
 
     def _spend(self, work: int) -> None:
-        self._work += work
-        if self._work > limits.AUTOMATON_WORK:
+        self.work += work
+        if self.work > limits.AUTOMATON_WORK:
             raise TooLarge
 
 

@@ -14,8 +14,9 @@ from gateway.checks import boolean, json_schema, mapping, only, string
 from gateway.constraints import limits
 from gateway.constraints.engine import written
 from gateway.constraints.gbnf import GbnfError, read_gbnf
-from gateway.constraints.grammar import GrammarError, Rules
-from gateway.constraints.schema import Schema, SchemaError, read_schema
+from gateway.constraints.grammar import GrammarError, Rules, Text, walk
+from gateway.constraints.schema import Schema, read_schema
+from gateway.constraints.schema_rules import SchemaError
 from gateway.constraints.schema_text import schema_rules
 from gateway.constraints.soundness import checked
 from gateway.errors import invalid
@@ -54,7 +55,7 @@ def response_constraint(field: str, value: Any) -> Constraint | None:
             given = wanted.get("schema")
             return _of_schema(f"{field}.schema", {"type": "object"} if given is None else given, strict=False)
     only(field, wanted, {"type", "json_schema"})
-    inner = mapping(f"{field}.json_schema", wanted.get("json_schema"))
+    inner = json_schema(f"{field}.json_schema", wanted.get("json_schema"))
     only(f"{field}.json_schema", inner, {"name", "schema", "strict", "description"})
     for name in ("name", "description"):
         if inner.get(name) is not None:
@@ -95,6 +96,9 @@ def require_bytes(field: str, encoded: bytes) -> None:
 def sound(field: str, rules: Rules) -> str:
     """The engine's text of rules that were made from schemas; 400 when they have no end or are too many."""
     if len(rules) > limits.SCHEMA_RULES:
+        raise invalid(f"'{field}' cannot be kept to: its schemas are too large together", field)
+    size = sum(len(part.value) for each in rules.values() for part in walk(each) if isinstance(part, Text))
+    if size > limits.WRITTEN_CHARACTERS:
         raise invalid(f"'{field}' cannot be kept to: its schemas are too large together", field)
     try:
         return written(checked(rules))

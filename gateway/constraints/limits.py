@@ -17,6 +17,11 @@ AUTOMATON_STATES = 100
 AUTOMATON_WORK = 60_000
 """Steps of making an automaton: about a tenth of a second."""
 
+WALKED_PARTS = 200_000
+AUTOMATON_STATES_TOGETHER = 1000
+WRITTEN_CHARACTERS = 1_000_000
+"""Of a grammar as the engine is given it."""
+
 SCHEMA_BYTES = 256 * 1024
 """Of one schema, and of all functions together."""
 SCHEMA_NODES = 1000
@@ -25,6 +30,9 @@ SCHEMA_RULES = 6000
 """Rules that schemas may become, which are about two for each part."""
 ENUM_VALUES = 1000
 ENUM_CHARACTERS = 50_000
+OPEN_NAMES = 4000
+"""Characters of the properties that other keys of open objects must be told apart from."""
+OPEN_NAME = 100
 COUNTED = 1000
 """Lengths and sizes that a schema asks for; larger ones are not enforced."""
 COUNTED_TOGETHER = 5000

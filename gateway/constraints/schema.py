@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
-import jsonschema_rs
 import msgspec
 
 from gateway.constraints import limits
 from gateway.constraints.schema_places import are_apart, escaped, found_at, resolved
+from gateway.constraints.schema_rules import TOO_DEEP, SchemaError, require_valid
 
 FORMATS = ("date", "time", "date-time", "uuid", "ipv4")
 BOUNDS = ("minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum")
@@ -76,10 +76,6 @@ PYTHON_TYPES: tuple[tuple[str, type | tuple[type, ...]], ...] = (
 )
 
 
-class SchemaError(ValueError):
-    """A schema that cannot be used; the message names the place."""
-
-
 @dataclass(frozen=True)
 class Schema:
     form: dict[str, Any]
@@ -92,45 +88,13 @@ def read_schema(given: Any) -> Schema:
     """Raises SchemaError for what is no JSON Schema, has no finite value, or is too large."""
     if not isinstance(given, dict | bool):
         raise SchemaError("a schema must be an object or true or false")
-    _require_shallow(given)
-    _require_valid(given)
+    require_valid(given)
     reader = _Reader(given)
     form = reader.read(given, "#", 0)
     definitions = reader.definitions()
     if definitions:
         form = {**form, "$defs": definitions}
     return Schema(form, tuple(dict.fromkeys(reader.unenforced)))
-
-
-def _require_shallow(given: Any) -> None:
-    """What is nested without end would overflow the stack of all that looks into it."""
-    level: list[Any] = [given] if isinstance(given, dict) else []
-    for _ in range(LEVELS):
-        level = [
-            inner
-            for outer in level
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, dict | list)
-        ]
-        if not level:
-            return
-    raise SchemaError(TOO_DEEP)
-
-
-def _require_valid(given: Any) -> None:
-    # As of the current draft, whatever it names: one that nobody knows would be looked for elsewhere.
-    plain = {**given, "$schema": SCHEMA_2020} if isinstance(given, dict) else given
-    try:
-        jsonschema_rs.meta.validate(plain)
-    except jsonschema_rs.ValidationError as error:
-        place = "/".join(["#", *(escaped(str(part)) for part in error.instance_path)])
-        raise SchemaError(f"at {place[:200]}: it is no valid JSON Schema: {error.message[:200]}") from None
-
-
-LEVELS = 3 * limits.SCHEMA_DEPTH
-"""Of JSON: `properties`, a property, and its list of choices are one level of a schema."""
-TOO_DEEP = f"it is nested more than {limits.SCHEMA_DEPTH} levels deep"
-SCHEMA_2020 = "https://json-schema.org/draft/2020-12/schema"
 
 
 class _Reader:
@@ -140,6 +104,8 @@ class _Reader:
         self._root = root
         self._nodes = 0
         self._counted = 0
+        self._characters = 0
+        self._open_names = 0
         self._names: dict[str, str] = {}
         self._waiting: list[str] = []
         self.unenforced: list[str] = []
@@ -211,9 +177,16 @@ class _Reader:
         self._give_up(rest, place)
         if not values:
             raise SchemaError(f"at {place}: no value is allowed")
-        if len(values) > limits.ENUM_VALUES or len(msgspec.json.encode(values)) > limits.ENUM_CHARACTERS:
+        if len(values) > limits.ENUM_VALUES:
             raise SchemaError(f"at {place}: it allows too many values to list")
+        self._write(len(msgspec.json.encode(values)), place)
         return {"enum": values}
+
+    def _write(self, characters: int, place: str) -> None:
+        """Count what is written out, as often as references and merging have it written."""
+        self._characters += characters
+        if self._characters > limits.ENUM_CHARACTERS:
+            raise SchemaError(f"at {place}: its names and values are too long together")
 
     def _any_of(
         self, name: str, choices: list[Any], rest: dict[str, Any], place: str, depth: int
@@ -231,6 +204,9 @@ class _Reader:
         return {"anyOf": read}
 
     def _all_of(self, choices: list[Any], rest: dict[str, Any], place: str, depth: int) -> dict[str, Any]:
+        self._nodes += len(choices)
+        if self._nodes > limits.SCHEMA_NODES:
+            raise SchemaError(f"it has more than {limits.SCHEMA_NODES} parts")
         merged = rest
         for index, given in enumerate(choices):
             here = f"{place}/allOf/{index}"
@@ -278,10 +254,11 @@ class _Reader:
         return {"type": kind}
 
     def _object(self, given: dict[str, Any], place: str, depth: int) -> dict[str, Any]:
+        needed = frozenset(given.get("required", ()))
         properties = {
             name: self.read(inner, f"{place}/properties/{escaped(name)}", depth + 1)
             for name, inner in given.get("properties", {}).items()
-            if inner is not False or name in given.get("required", ())
+            if inner is not False or name in needed
         }
         required = list(given.get("required", ()))
         others = given.get(
@@ -293,6 +270,13 @@ class _Reader:
                 raise SchemaError(f"at {place}: it requires {missing[0]!r}, which is none of its properties")
             for name in missing:
                 properties[name] = self.read(others, f"{place}/additionalProperties", depth + 1)
+        names = sum(map(len, properties))
+        self._write(names, place)
+        if others is not False and properties:
+            self._open_names += names
+            if self._open_names > limits.OPEN_NAMES or max(map(len, properties)) > limits.OPEN_NAME:
+                self.unenforced.append(f"additionalProperties at {place}")  # closed: narrower, yet right
+                others = False
         read["additionalProperties"] = (
             False if others is False else self.read(others, f"{place}/additionalProperties", depth + 1)
         )
@@ -343,7 +327,7 @@ class _Reader:
         if kind == "integer" and (span := _span(given)) is not None:
             if not span:
                 raise SchemaError(f"at {place}: its bounds leave no value")
-            if len(span) <= SPAN:
+            if span.stop - span.start <= SPAN:
                 return {"enum": list(span)}
         read: dict[str, Any] = {"type": kind}
         least = _least(kind, given)

@@ -36,6 +36,13 @@ def resolved(choice: Any, root: Any) -> Any:
     return None
 
 
+def resolved_once(reference: Any, root: Any) -> Any:
+    try:
+        return found_at(root, unquote(reference)) if isinstance(reference, str) else None
+    except (KeyError, IndexError, ValueError, TypeError):
+        return None
+
+
 def _required_constants(choice: Any) -> Iterator[tuple[str, frozenset[bytes]]]:
     if not isinstance(choice, dict) or choice.get("type") != "object":
         return

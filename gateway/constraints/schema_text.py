@@ -97,8 +97,9 @@ class SchemaRules:
                 if other is None
                 else (ANY_OBJECT if others == {} else members(other))
             )
+        needed = frozenset(form["required"])
         fields = [
-            (sequence(literal(name), ":", SPACE, self._of(inner, prefix)), name in form["required"])
+            (sequence(literal(name), ":", SPACE, self._of(inner, prefix)), name in needed)
             for name, inner in properties.items()
         ]
         return sequence("{", SPACE, self._fields(fields, other), "}")

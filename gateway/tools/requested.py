@@ -14,6 +14,7 @@ from gateway.checks import boolean, mapping, only, shown, string
 from gateway.constraints import limits
 from gateway.constraints.formats import checked_schema, require_bytes
 from gateway.constraints.schema import Schema
+from gateway.constraints.schema_places import resolved
 from gateway.errors import invalid
 
 FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
@@ -134,13 +135,23 @@ def _function(field: str, value: Any) -> Function:
     strict = boolean(f"{field}.strict", function.pop("strict", False))
     given = mapping(f"{field}.parameters", function.get("parameters", NO_PARAMETERS))
     schema = checked_schema(f"{field}.parameters", given or NO_PARAMETERS, strict=strict)
-    if schema.form.get("type") != "object" and "$ref" not in schema.form and "anyOf" not in schema.form:
+    if not _is_object(schema.form, schema.form):
         raise invalid(f"'{field}.parameters' must be the schema of an object", f"{field}.parameters")
     return Function(function, schema, strict)
 
 
+def _is_object(form: dict[str, Any], root: dict[str, Any]) -> bool:
+    """Whether all that a read schema allows are objects."""
+    form = resolved(form, root) or {}
+    if "anyOf" in form:
+        return all(_is_object(each, root) for each in form["anyOf"])
+    return form.get("type") == "object"
+
+
 def _choice(fields: Mapping[str, Any]) -> tuple[str | dict[str, str], str]:
     """`auto`, `none`, `required` or the name of a function; and the field that says it."""
+    if "tool_choice" in fields and "function_call" in fields:
+        raise invalid("'function_call' is the older form of 'tool_choice'; give one of them", "function_call")
     if "tool_choice" in fields:
         return _tool_choice("tool_choice", fields["tool_choice"]), "tool_choice"
     if "function_call" in fields:

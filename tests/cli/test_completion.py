@@ -47,12 +47,8 @@ firectl completion fish | source
 complete -C "$LINE"
 """,
 }
-SHELLS = [
-    pytest.param(
-        shell, marks=pytest.mark.skipif(shutil.which(shell) is None, reason=f"there is no {shell} here")
-    )
-    for shell in ASK
-]
+SHELLS = [shell for shell in ASK if shutil.which(shell)]
+"""Those that this machine has; bash is one of them."""
 
 
 @pytest.fixture(autouse=True)

@@ -263,6 +263,14 @@ async def test_requests_that_come_together_share_one_look(gateways, monkeypatch)
     assert len(asked) == 1
 
 
+async def test_a_crowd_at_the_beginning_of_a_minute_takes_its_places_together(gateways, monkeypatch):
+    (rate, *_), _ = gateways
+    asked, wanted = counting(rate, monkeypatch), limit(100)
+    found = await asyncio.gather(*[rate.admit(wanted, MODEL) for _ in range(300)], return_exceptions=True)
+    assert found.count(None) == 100
+    assert len(asked) == 2
+
+
 async def test_a_caller_that_leaves_while_it_waits_takes_nothing_from_the_others(gateways, monkeypatch):
     (rate, *_), _ = gateways
     asked, wanted = counting(rate, monkeypatch), limit(2)
@@ -270,7 +278,7 @@ async def test_a_caller_that_leaves_while_it_waits_takes_nothing_from_the_others
     await asyncio.sleep(0)
     leaving.cancel()
     assert await asyncio.gather(*staying, return_exceptions=True) == [None, None]
-    assert len(asked) == 2
+    assert len(asked) == 1
     assert await admitted(rate, wanted, 1) == [False]
 
 

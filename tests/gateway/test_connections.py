@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -184,6 +185,48 @@ async def test_a_second_answer_on_a_connection_reaches_nobody(started):
     assert engine.callers == 2
 
 
+@pytest.mark.parametrize("more", [b"HTTP/1.1 408 Request Timeout\r\n", b"HTTP/1.1 408 Late\r\nX-Pad: "])
+async def test_the_beginning_of_a_second_answer_is_not_put_before_the_next_one(started, more):
+    async def says_more(_reader, writer, number) -> None:
+        writer.write(WHOLE + more if number == 1 else WHOLE)
+
+    engine, url, connections = await started(says_more)
+    statuses = []
+    for _ in range(2):
+        answer = await connections.post(url, "/v1/completions", b"{}", "id")
+        statuses.append((answer.status, await answer.read(100)))
+        answer.release()
+    assert statuses == [(200, b"ok")] * 2
+    assert engine.callers == 2
+
+
+async def test_an_engine_that_wants_another_protocol_is_broken(started):
+    async def switches(_reader, writer, _number) -> None:
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+
+    _, url, connections = await started(switches)
+    with pytest.raises(Broken, match="no HTTP"):
+        await ask(connections, url)
+
+
+async def test_an_answer_that_nobody_read_to_its_end_holds_up_no_other_caller(started):
+    """It was whole when its slow caller left, but so long that the connection was not read from any more."""
+
+    async def begins(_reader, writer, number) -> None:
+        writer.write(CHUNKED + b"2\r\nok\r\n" if number == 1 else WHOLE)
+
+    _, url, connections = await started(begins)
+    answer = await connections.post(url, "/v1/completions", b"{}", "id")
+    assert await answer.part() == b"ok"
+    # As the network brings it when all of it is there at once.
+    size = HELD_BYTES + 1
+    answer.data_received(b"%x\r\n" % size + b"x" * size + b"\r\n0\r\n\r\n")
+    assert answer.ended
+    answer.release()
+    async with asyncio.timeout(5):
+        assert await ask(connections, url) == b"ok"
+
+
 async def test_an_answer_that_is_larger_than_allowed_is_broken(started):
     async def goes_on(_reader, writer, _number) -> None:
         writer.write(CHUNKED)
@@ -281,12 +324,19 @@ async def test_an_address_where_nobody_listens_is_unreachable(started):
         await ask(connections, url)
 
 
-async def test_an_address_of_the_sixth_version_is_one(started):
-    connections = Connections(LIMITS)
+def has_sixth_version() -> bool:
     try:
-        server = await asyncio.start_server(Engine(answers)._accept, "::1", 0)
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
-        pytest.skip("there is no IPv6 here")
-    assert await ask(connections, f"http://[::1]:{server.sockets[0].getsockname()[1]}") == b"ok"
-    await connections.close()
-    server.close()
+        return False
+    return True
+
+
+if has_sixth_version():
+
+    async def test_an_address_of_the_sixth_version_is_one(started):
+        connections = Connections(LIMITS)
+        server = await asyncio.start_server(Engine(answers)._accept, "::1", 0)
+        assert await ask(connections, f"http://[::1]:{server.sockets[0].getsockname()[1]}") == b"ok"
+        await connections.close()
+        server.close()

@@ -235,9 +235,9 @@ def test_more_requests_than_the_gateway_holds_are_turned_away(
     assert running.http(served.key).post("/v1/completions", json=asked).status_code == 200
 
 
-def test_larger_requests_than_the_gateway_holds_are_turned_away(served, start_gateway, limits):
+def test_larger_requests_than_the_gateway_holds_of_an_account_are_turned_away(served, start_gateway, limits):
     served.engine.may_start.clear()
-    running = start_gateway(limits(held_bytes=2_000))
+    running = start_gateway(limits(held_bytes=4_000))
     asked = {"model": served.base, "prompt": "w" * 900}
     http = running.http(served.key)
     asking = [threading.Thread(target=lambda: http.post("/v1/completions", json=asked)) for _ in range(2)]
@@ -245,7 +245,7 @@ def test_larger_requests_than_the_gateway_holds_are_turned_away(served, start_ga
         one.start()
     assert wait_until(lambda: served.engine.active == 2)
     answer = http.post("/v1/completions", json=asked)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "OVERLOADED")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (429, "RESOURCE_EXHAUSTED")
     assert http.get("/v1/models").status_code == 200
     served.engine.may_start.set()
     for one in asking:

@@ -30,6 +30,11 @@ FORMATS = [
     ({"type": "json_object", "schema": json.dumps(PERSON)}, ['{"name":"x"}'], ['{"age":1}']),
     (json_schema(PERSON), ['{"name": "x", "age": 3}'], ["{}"]),
     (json_schema(json.dumps(PERSON), strict=True), ['{"name": "x"}'], ["{}"]),
+    (
+        {"type": "json_schema", "json_schema": json.dumps({"name": "person", "schema": PERSON})},
+        ['{"name": "x", "age": 3}'],
+        ["{}"],
+    ),
     ({"type": "grammar", "grammar": 'root ::= "a" | "b"'}, ["a", "b"], ["c"]),
 ]
 

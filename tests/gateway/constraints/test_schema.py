@@ -7,7 +7,8 @@ import jsonschema_rs
 import pytest
 
 from gateway.constraints.engine import written
-from gateway.constraints.schema import SchemaError, read_schema
+from gateway.constraints.schema import read_schema
+from gateway.constraints.schema_rules import SchemaError
 from gateway.constraints.schema_text import schema_rules
 from gateway.constraints.soundness import checked
 from tests.gateway.constraints.sampling import accepts, drawn

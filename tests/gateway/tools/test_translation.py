@@ -185,6 +185,18 @@ def test_an_answer_is_given_back_as_the_openai_package_has_it():
     assert chat(messages=[QUESTION, plain]).body["messages"][1] == {"role": "assistant", "content": "hi"}
 
 
+def test_an_answer_that_was_cut_off_before_its_first_word_is_given_back():
+    sent = [QUESTION, {"role": "assistant", "content": None}, QUESTION]
+    assert chat(messages=sent).body["messages"][1]["content"] == ""
+
+
+def test_a_call_that_is_given_back_without_its_id_gets_one():
+    unnamed = {key: value for key, value in CALL.items() if key != "id"}
+    given = {"role": "assistant", "content": None, "tool_calls": [unnamed]}
+    body = chat(messages=[QUESTION, given, {"role": "tool", "content": "rain"}], tools=TOOLS).body
+    assert body["messages"][1]["tool_calls"][0]["id"] == body["messages"][2]["tool_call_id"] != ""
+
+
 def test_what_of_the_parameters_cannot_be_enforced_is_listed():
     loose = {"name": "f", "parameters": {"properties": {"a": {"type": "string", "pattern": "x"}}}}
     request = chat(tools=[{"function": loose}], tool_choice="required")
@@ -248,6 +260,7 @@ WRONG = [
         "cannot be kept to strictly: pattern at #/properties/a",
     ),
     ({"functions": [{"name": ""}]}, "functions[0].name", "1 to 64"),
+    ({"tools": TOOLS, "tool_choice": "auto", "function_call": "none"}, "function_call", "give one of them"),
     (
         {"tools": TOOLS, "response_format": {"type": "json_object"}},
         "response_format",
