@@ -128,6 +128,7 @@ def export_metrics(
 
     By default everything since the account was made.
     """
+    session.ask_account()
     account = session.client.look(f"accounts/{session.account_id}")
     made = str(account.get("createTime") or "")
     start = moments.earlier(start_time, "--start-time") if start_time else moments.midnight(made)

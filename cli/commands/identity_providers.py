@@ -125,6 +125,7 @@ def _require(config: dict[str, Any]) -> None:
 
 def _own_domain(session: Session) -> str:
     """The domain of the account's address."""
+    session.ask_account()
     account = session.client.look(f"accounts/{session.account_id}")
     domain = str(account.get("email") or "").rpartition("@")[2]
     if not domain:

@@ -29,6 +29,8 @@ def prepare_model(
     wait_timeout: WaitTimeout = "30m",
 ) -> None:
     """Make sure that a model can be served in a precision."""
+    if not precision:
+        session.ask_account()
     name = session.name("model", id)
     precision = precision.upper() if precision else _own_precision(session, name)
     with near_values():

@@ -208,6 +208,7 @@ def _settings_of(session: Session, source: str | None, flags: Mapping[str, Any])
     if source is None:
         return {}
     # A dry run looks it up too: the request that it shows is made of it.
+    session.ask_account()
     job = session.client.look(session.name(_NOUN, source))
     settings = {key: job[key] for key in _COPIED if job.get(key)}
     for pair in _INSTEAD:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # `version` and help need no server: what speaks to one is im
 _NAME = re.compile(r"accounts/[\w.-]+(?:/\w+/[\w.-]+){1,2}")
 
 
+UNKNOWN_ACCOUNT = "ACCOUNT"
+
+
 @dataclass
 class Session:
     """One run of firectl. Settings are read when they are first needed: `version` needs none."""
@@ -49,9 +52,21 @@ class Session:
 
     @cached_property
     def account_id(self) -> str:
-        """The account that is meant: named, or the one that the key belongs to."""
-        found = self.connection.account_id or account_of_key(self.client)
+        """The account that is meant: named, or the one that the key belongs to.
+
+        A dry run sends nothing, so it does not ask which one that is.
+        """
+        found = self.connection.account_id
+        if not found and self.dry_run:
+            self.output.note(f"{UNKNOWN_ACCOUNT} stands for the account of the key; --account-id names one")
+            return UNKNOWN_ACCOUNT
+        found = found or account_of_key(self.client)
         return RESOURCES["account"].name("", found).removeprefix("accounts/")
+
+    def ask_account(self) -> None:
+        """For a dry run that has to ask the server, because the request is made of its answer."""
+        if not self.connection.account_id:
+            self.account_id = account_of_key(self.client)
 
     def name(self, noun: str, given: str) -> str:
         """The full name of a resource given by id or name."""

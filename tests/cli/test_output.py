@@ -249,6 +249,13 @@ def test_a_dry_run_of_a_list_shows_what_would_be_sent_and_nothing_empty(firectl,
     assert planned["query"] == {"pageSize": 200}
 
 
+def test_a_dry_run_does_not_ask_whose_key_it_is(firectl, api):
+    ran = firectl("delete", "model", "m", "--dry-run", env={"FIREWORKS_ACCOUNT_ID": None})
+    assert ran.json["url"].endswith("/v1/accounts/ACCOUNT/models/m")
+    assert "--account-id" in ran.err
+    assert api.requests == []
+
+
 def test_accounts_live_in_no_account(firectl, api):
     api.on("GET", "/v1/accounts", {"accounts": []})
     assert firectl("list", "accounts").err == "No accounts\n"

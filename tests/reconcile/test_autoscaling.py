@@ -197,6 +197,8 @@ def test_a_change_by_somebody_else_meanwhile_wins(
 
 def test_two_workers_never_look_at_once(scaler: Autoscaler, serving: DeploymentStory) -> None:
     scaler.look(serving, BUSY)
+    before = memory(serving)
+    assert before is not None and before.trend["above_since"] is not None
     with serving.db.session() as session:
         assert session.scalar(select(loop.func.pg_try_advisory_xact_lock(loop.ONE_AT_A_TIME)))
         assert scaler.look(serving, BUSY, after=60) == 1
