@@ -33,6 +33,8 @@ class Autoscaler:
         self.settings, self.valkey = settings, valkey
         self.moved = timedelta(0)
         monkeypatch.setattr(loop, "now", self.now)
+        # What an engine takes depends on the machine's GPUs; here it is a machine without any.
+        monkeypatch.setattr(loop, "accelerators_a_replica", lambda _row: 0)
 
     def now(self) -> datetime:
         return now() + self.moved
