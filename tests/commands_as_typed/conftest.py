@@ -61,7 +61,7 @@ def typed_settings(
     )
 
 
-@pytest.fixture(scope="package")  # what it makes of the machine must not outlive these tests
+@pytest.fixture(scope="module")  # what it makes of the machine must not outlive these tests
 def server(typed_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """With one public model of the platform's."""
     store = ObjectStore.from_settings(typed_settings)
