@@ -16,13 +16,14 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 SLOW := engine or training or e2e or fuzz
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart up down test test-quick test-slow lint docs lock clean
+.PHONY: help install quickstart up down test test-quick test-slow test-k8s lint docs lock clean
 
 help:
 	@echo 'make install      make .venv with the commands hearth and firectl'
 	@echo 'make quickstart   the main job from nothing to a fine-tuned model that answers'
 	@echo 'make up, down     start the platform and leave it running; stop it'
-	@echo 'make test         all tests: test-quick, then test-slow (real engines, training, fuzzing)'
+	@echo 'make test         all tests: test-quick, then test-slow (real engines, training, fuzzing), then test-k8s'
+	@echo 'make test-k8s     the tests on Kubernetes: on the cluster of KUBECONFIG, or on one that it builds and starts'
 	@echo 'make lint         style, types, import layers, migrations'
 	@echo 'make docs         write docs/api.md and docs/firectl.md anew from the code'
 	@echo 'make lock         write requirements.lock anew from what is installed'
@@ -57,13 +58,17 @@ up: install
 down: install
 	@$(BIN)/hearth down --data-dir $(DATA_DIR)
 
-test: test-quick test-slow
+test: test-quick test-slow test-k8s
 
 test-quick: install
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not ($(SLOW))' $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not ($(SLOW) or kubernetes)' $(PYTEST_FLAGS)
 
 test-slow: install
 	$(BIN)/python -m pytest -m '$(SLOW)' $(PYTEST_FLAGS)
+
+test-k8s: install
+	@[ -n "$$KUBECONFIG" ] || $(BIN)/python -m tests.kubernetes.cluster.control_plane
+	$(BIN)/python -m pytest -m kubernetes $(PYTEST_FLAGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -26,7 +26,7 @@ KINDS = ("whole", "stream")
 LITELLM_KEY = "sk-0123456789abcdef0123456789abcdef"
 """It starts with a key of its own only; with no database it compares and nothing else."""
 PLENTY = 10**12
-QUOTAS = {"serverless-inference-rpm": PLENTY}
+QUOTAS = {f"serverless-inference-{each}": PLENTY for each in ("rpm", "prompt-tpm", "generated-tpm")}
 PRICES = {"tokens": {"default": {"prompt": "0.2", "completion": "0.6"}}}
 QUESTION = [{"role": "user", "content": "Say something short about a fox."}]
 

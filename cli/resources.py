@@ -284,6 +284,30 @@ RESOURCES = {
             (_NAME, _CREATED, _id_of("BASE MODEL", "baseModel"), _id_of("MODEL", "outputModel"), _STATE),
             aliases=("sftj",),
         ),
+        Resource(
+            "dpo-job",
+            "dpoJobs",
+            (
+                _NAME,
+                _CREATED,
+                _of("trainingConfig", _BASE_MODEL),
+                _of("trainingConfig", _id_of("MODEL", "outputModel")),
+                _STATE,
+            ),
+            aliases=("dpoj",),
+        ),
+        Resource(
+            "checkpoint",
+            "checkpoints",
+            (
+                Column("NAME", lambda row, _account: short_id(str(row.get("name", "")))),
+                _CREATED,
+                _field("STEP", "step"),
+                _field("TYPE", "checkpointType"),
+                _field("PROMOTABLE", "promotable"),
+            ),
+            verbs=(),
+        ),
         Resource("secret", "secrets", (_NAME, _field("KEY NAME", "keyName")), verbs=("list",)),
         Resource(
             "identity-provider",
@@ -367,3 +391,6 @@ RESOURCES = {
         ),
     )
 }
+
+JOBS = tuple(noun for noun in RESOURCES if noun.endswith("-job"))
+"""The nouns of fine-tuning jobs, which can be cancelled, paused and resumed, and keep logs."""

@@ -15,6 +15,7 @@ import controlplane.rest.paths  # noqa: F401  registers the path converter that 
 from controlplane.config import Settings, get_settings
 from controlplane.context import CallerDep, Context, ContextDep
 from controlplane.db import AsyncDatabase
+from controlplane.node_pools import NODE_POOLS
 from controlplane.resources.routers import ROUTERS
 from controlplane.rest.body_limit import BodyLimit
 from controlplane.rest.docs_page import router as docs_page
@@ -64,7 +65,9 @@ async def ready(ctx: ContextDep) -> Response:
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
-    database = AsyncDatabase(settings.database_url, settings.database_pool_size)
+    database = AsyncDatabase(
+        settings.database_url, settings.database_pool_size, {NODE_POOLS: settings.node_pools}
+    )
     app.state.context = Context(settings, database, ObjectStore.from_settings(settings), Issuers(settings))
     yield
     await database.close()

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from controlplane.json_settings import reader
 from controlplane.names import check_id
+from controlplane.node_pools import NodePools
 from controlplane.prices import Prices
 from controlplane.resources.quotas.catalog import Allowance, Quotas
 
@@ -127,18 +128,28 @@ class Settings(BaseSettings):
     """How long lines of the audit log are kept."""
     upload_days: int = Field(default=7, ge=1, le=365)
     """How long the parts of an upload are kept that nobody finishes."""
+    response_days: int = Field(default=30, ge=1, le=3650)
+    """How long stored responses are kept."""
     unused_deployment_days: int = Field(default=7, ge=0, le=36500)
     """After so long at zero without a request a deployment is deleted; 0 keeps it."""
     verdict_wait_seconds: float = Field(default=30.0, ge=0, le=600)
     """How long an upload's request waits for the worker's verdict before it answers."""
     replica_host: str = "127.0.0.1"
     engine_kv_cache_gib: int = Field(default=1, ge=1)
+    wandb_base_url: HttpUrl = "https://api.wandb.ai"
+    """The Weights & Biases server that jobs log to, when they ask for it."""
+    wandb_mode: Literal["online", "offline"] = "online"
+    """Offline nothing is sent: what would be stays in a folder of the trainer's."""
     max_trainers: int = Field(default=1, ge=1)
     """Fine-tuning jobs that train at the same time; the others wait as PENDING."""
+    checkpoint_seconds: float = Field(default=60.0, ge=1, le=86_400)
+    """How much training at most is done again when a trainer is lost."""
     max_lora_rank: Literal[8, 16, 32, 64] = 64
 
     quotas: Annotated[dict[str, Allowance] | None, NoDecode, BeforeValidator(reader(Quotas))] = None
     """What accounts may use, by the quota's id: JSON, or the path of a file; the rest as in the catalogue."""
+    node_pools: Annotated[NodePools | None, NoDecode, BeforeValidator(reader(NodePools))] = None
+    """The node pools of Kubernetes: JSON, or the path of a JSON or YAML file. Set, replicas run there."""
     prices: Annotated[Prices | None, NoDecode, BeforeValidator(reader(Prices))] = None
     """The price list: JSON, or the path of a file. Unset, nothing costs anything."""
 

@@ -175,9 +175,10 @@ class Database:
 class AsyncDatabase:
     """Async sessions, for the two ASGI apps."""
 
-    def __init__(self, database_url: str, pool_size: int = 10) -> None:
+    def __init__(self, database_url: str, pool_size: int = 10, info: Mapping[str, Any] | None = None) -> None:
+        """`info` is what every session knows of the platform, as `session.info`."""
         self.engine = make_async_engine(database_url, pool_size)
-        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False)
+        self._sessions = async_sessionmaker(self.engine, expire_on_commit=False, info=dict(info or {}))
         self._autocommitting = self.engine.execution_options(isolation_level="AUTOCOMMIT")
 
     @asynccontextmanager

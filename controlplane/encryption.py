@@ -22,6 +22,7 @@ SETTING = "HEARTH_SECRET_KEYS"
 
 ENCRYPTED_COLUMNS: tuple[tuple[str, str], ...] = (
     ("secrets", "encrypted_value"),
+    ("fine_tuning_jobs", "wandb_api_key"),
     ("identity_providers", "client_secret"),
     ("sign_ins", "device_code"),
     ("user_sessions", "provider_refresh_token"),

@@ -1,4 +1,4 @@
-"""Settings that are JSON: the object itself, or the path of a file that holds it."""
+"""Settings that are JSON: the object itself, or the path of a file that holds it, in JSON or YAML."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import yaml
 from pydantic import TypeAdapter, ValidationError
+
+YAML = (".yaml", ".yml")
+"""How the names of YAML files end."""
 
 
 def reader(kind: Any) -> Callable[[Any], Any]:
@@ -34,10 +38,19 @@ def _document(value: str) -> Any:
         text = value if value.lstrip().startswith("{") else Path(value).read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(f"is neither a JSON object nor a file: {error.strerror}") from None
+    if value.endswith(YAML):
+        return _yaml(text)
     try:
         return json.loads(text, parse_float=Decimal)
     except ValueError as error:
         raise ValueError(f"is not valid JSON: {error}") from None
+
+
+def _yaml(text: str) -> Any:
+    try:
+        return yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def _told(problem: Any) -> str:

@@ -21,8 +21,9 @@ RECONCILE_MODEL = "hearth.reconcile_model"
 RECONCILE_DATASET = "hearth.reconcile_dataset"
 RECONCILE_DEPLOYMENT = "hearth.reconcile_deployment"
 RECONCILE_FINE_TUNING_JOB = "hearth.reconcile_fine_tuning_job"
+INSPECT_DATASET = "hearth.inspect_dataset"
 
-QUEUE_OF = {RECONCILE_FINE_TUNING_JOB: TRAINING_QUEUE}
+QUEUE_OF = {RECONCILE_FINE_TUNING_JOB: TRAINING_QUEUE, INSPECT_DATASET: TRAINING_QUEUE}
 
 # A broker that is down must cost a request no more than this.
 BROKER_TIMEOUT_SECONDS = 1.0

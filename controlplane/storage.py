@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
@@ -54,6 +55,7 @@ class ObjectInfo:
     key: str
     size: int
     etag: str
+    modified: datetime
 
 
 class ObjectStore:
@@ -157,7 +159,7 @@ class ObjectStore:
                 if _error_code(error) in MISSING_OBJECT_CODES:
                     return None
                 raise
-        return ObjectInfo(key, found["ContentLength"], found["ETag"].strip('"'))
+        return ObjectInfo(key, found["ContentLength"], found["ETag"].strip('"'), found["LastModified"])
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Every object whose key starts with `prefix`, in key order."""
@@ -165,7 +167,8 @@ class ObjectStore:
             pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix)
             for page in pages:
                 for found in page.get("Contents", []):
-                    yield ObjectInfo(found["Key"], found["Size"], found["ETag"].strip('"'))
+                    etag = found["ETag"].strip('"')
+                    yield ObjectInfo(found["Key"], found["Size"], etag, found["LastModified"])
 
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there is no error."""

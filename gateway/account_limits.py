@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,12 +13,24 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from controlplane.db import AsyncDatabase
+from controlplane.resources.accounts.states import MONTHLY_SPEND_LIMIT_EXCEEDED, UNSUSPENDED
 from controlplane.resources.ledger.entries import month_of
-from controlplane.resources.quotas.catalog import DEFAULTS, MONTHLY_SPEND, REQUESTS_A_MINUTE, Allowance
+from controlplane.resources.quotas.catalog import (
+    DEFAULTS,
+    GENERATED_TOKENS_A_MINUTE,
+    MONTHLY_SPEND,
+    PROMPT_TOKENS_A_MINUTE,
+    REQUESTS_A_MINUTE,
+    Allowance,
+)
 from controlplane.resources.quotas.limits import Limit, limit_for
 from controlplane.resources.quotas.spend import dearest, overspent_accounts, overspent_text
 from controlplane.resources.quotas.tables import QuotaRow
+from controlplane.resources.tables import AccountRow
 from gateway.errors import GatewayError
+
+TOKEN_QUOTAS = {"prompt": PROMPT_TOKENS_A_MINUTE, "generated": GENERATED_TOKENS_A_MINUTE}
+A_MINUTE = (REQUESTS_A_MINUTE, *TOKEN_QUOTAS.values())
 
 
 @dataclass(frozen=True)
@@ -27,13 +40,44 @@ class AccountLimits:
     month: date
     overspent: Mapping[str, str] = field(default_factory=dict)
     """Why nothing more is answered, by account."""
-    requests: Mapping[str, Limit] = field(default_factory=dict)
-    """Requests a minute, of the accounts that differ from the platform's own quota."""
+    quotas: Mapping[tuple[str, str], Limit] = field(default_factory=dict)
+    """What is allowed a minute, by account and quota, where it differs from the platform's own."""
     allowances: Mapping[str, Allowance] = field(default_factory=lambda: DEFAULTS)
+    suspended: Mapping[str, str] = field(default_factory=dict)
+    """Why, by account; but for the spend, which counts by the month."""
+    _usual: dict[tuple[str, str], Limit] = field(default_factory=dict, init=False, compare=False)
+    """The platform's own quotas, for accounts that have asked."""
+    _tokens: dict[str, dict[str, Limit]] = field(default_factory=dict, init=False, compare=False)
 
     def requests_a_minute(self, account_id: str) -> Limit:
-        found = self.requests.get(account_id)
-        return found or limit_for(account_id, REQUESTS_A_MINUTE, self.allowances[REQUESTS_A_MINUTE], None)
+        return self._limit(account_id, REQUESTS_A_MINUTE)
+
+    def tokens_a_minute(self, account_id: str) -> dict[str, Limit]:
+        """By kind of token, as `token_rate` names them."""
+        found = self._tokens.get(account_id)
+        if found is None:
+            found = {kind: self._limit(account_id, quota) for kind, quota in TOKEN_QUOTAS.items()}
+            self._tokens[account_id] = found
+        return found
+
+    def _limit(self, account_id: str, quota: str) -> Limit:
+        found = self.quotas.get((account_id, quota)) or self._usual.get((account_id, quota))
+        if found is None:
+            found = limit_for(account_id, quota, self.allowances[quota], None)
+            self._usual[account_id, quota] = found
+        return found
+
+    def refuse_suspended(self, account_id: str) -> None:
+        """402 for an account that somebody has suspended."""
+        if account_id in self.suspended:
+            reason = self.suspended[account_id].lower().replace("_", " ")
+            raise GatewayError(
+                402,
+                "FAILED_PRECONDITION",
+                f"accounts/{account_id} is suspended: {reason}",
+                kind="insufficient_quota",
+                headers={"Retry-After": "60", "x-should-retry": "false"},
+            )
 
     def refuse_overspent(self, account_id: str, moment: datetime | None = None) -> None:
         """429 for an account that has spent what it may in this month."""
@@ -44,8 +88,15 @@ class AccountLimits:
                 "RESOURCE_EXHAUSTED",
                 text,
                 kind="insufficient_quota",
-                headers={"x-should-retry": "false"},
+                headers={"Retry-After": str(_until_next_month(moment)), "x-should-retry": "false"},
             )
+
+
+def _until_next_month(moment: datetime | None) -> int:
+    """Seconds."""
+    now = moment or datetime.now(UTC)
+    start = datetime(now.year + now.month // 12, now.month % 12 + 1, 1, tzinfo=UTC)
+    return max(1, math.ceil((start - now).total_seconds()))
 
 
 NOTHING_KNOWN = AccountLimits(date.min)
@@ -72,7 +123,11 @@ def load_limits(session: Session, allowances: Mapping[str, Allowance]) -> Accoun
         account_id: overspent_text(limit, cost, month, users[account_id], counts.get(account_id, 0))
         for account_id, (limit, cost) in over.items()
     }
-    rows = session.scalars(select(QuotaRow).where(QuotaRow.id == REQUESTS_A_MINUTE))
-    allowance = allowances[REQUESTS_A_MINUTE]
-    requests = {row.account_id: limit_for(row.account_id, row.id, allowance, row) for row in rows}
-    return AccountLimits(month, texts, requests, allowances)
+    rows = session.scalars(select(QuotaRow).where(QuotaRow.id.in_(A_MINUTE)))
+    limits = [limit_for(row.account_id, row.id, allowances[row.id], row) for row in rows]
+    quotas = {(limit.account_id, limit.id): limit for limit in limits}
+    suspended = select(AccountRow.id, AccountRow.suspend_state).where(
+        AccountRow.suspend_state.not_in((UNSUSPENDED, MONTHLY_SPEND_LIMIT_EXCEEDED))
+    )
+    reasons = dict(session.execute(suspended).tuples().all())
+    return AccountLimits(month, texts, quotas, allowances, reasons)

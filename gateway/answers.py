@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+from gateway.extras import ExtraTeller
 from gateway.metering import Tokens
 from gateway.tools.answers import CallAnswers
 
@@ -37,8 +38,10 @@ class Shaper:
         include_usage: bool = False,
         legacy_logprobs: bool = False,
         calls: CallAnswers | None = None,
+        extras: ExtraTeller | None = None,
     ) -> None:
         self.tokens = tokens
+        self._extras = extras
         self._model_name = model_name
         self._include_usage = include_usage
         self._legacy_logprobs = legacy_logprobs
@@ -49,9 +52,11 @@ class Shaper:
 
     def whole(self, answer: dict[str, Any]) -> dict[str, Any]:
         for choice in self._common(answer):
-            self._tidy_choice(choice, "message")
+            self._tidy_choice(choice, "message", is_last=True)
         if usage := answer.get("usage"):
             self.tokens.see_total(usage)
+        if self._extras:
+            self._extras.finish(answer)
         return self._calls.whole(answer) if self._calls else answer
 
     def chunk(self, chunk: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -74,15 +79,10 @@ class Shaper:
         choices = self._common(chunk)
         if not choices:
             self.tokens.see_total(usage or {})
-            if self._include_usage:
-                yield from self._kept_back()
-                yield chunk
-            elif self._last is not None:
-                self._last["usage"] = usage
-                yield from self._kept_back()
+            yield from self._ended(chunk, usage)
             return
         for choice in choices:
-            self._tidy_choice(choice, "delta")
+            self._tidy_choice(choice, "delta", is_last=bool(choice.get("finish_reason")))
             if usage:
                 self.tokens.see_choice(choice.get("index", 0), usage)
         chunk["usage"] = None
@@ -91,6 +91,19 @@ class Shaper:
             self._last = chunk
         else:
             yield chunk
+
+    def _ended(self, chunk: dict[str, Any], usage: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+        """At the engine's own last chunk, which only tells the usage."""
+        if self._include_usage:
+            yield from self._kept_back()
+        elif self._last is None:
+            return
+        else:
+            chunk, self._last = self._last, None
+            chunk["usage"] = usage
+        if self._extras:
+            self._extras.finish(chunk)
+        yield chunk
 
     def _kept_back(self) -> Iterator[dict[str, Any]]:
         if self._last is not None:
@@ -102,12 +115,16 @@ class Shaper:
         if not isinstance(choices, list):
             raise MalformedAnswer
         answer["model"] = self._model_name
+        if isinstance(reported := answer.get("metrics"), dict):
+            self.tokens.reported = reported
+        if self._extras:
+            self._extras.see(answer)
         for name in ENGINE_ONLY:
             answer.pop(name, None)
         _leave_out_nulls(answer, LEFT_OUT_WHEN_NULL)
         return choices
 
-    def _tidy_choice(self, choice: dict[str, Any], kind: str) -> None:
+    def _tidy_choice(self, choice: dict[str, Any], kind: str, *, is_last: bool) -> None:
         for name in ENGINE_ONLY_IN_CHOICE:
             choice.pop(name, None)
         _leave_out_nulls(choice, LEFT_OUT_WHEN_NULL)
@@ -117,6 +134,8 @@ class Shaper:
                 message["reasoning_content"] = message.pop("reasoning")
         if self._legacy_logprobs and choice.get("logprobs"):
             choice["logprobs"] = self._as_legacy(choice.get("index", 0), choice["logprobs"])
+        if self._extras:
+            self._extras.tell(choice, kind, is_last=is_last)
 
     def _as_legacy(self, index: int, logprobs: dict[str, Any]) -> dict[str, list[Any]]:
         """Chat logprobs in the shape of the completions API; offsets count through the whole stream."""

@@ -17,11 +17,24 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from controlplane.config import Settings, get_settings
+from gateway.access import authenticate
 from gateway.access_log import AccessLog, Lines, Noted
+from gateway.embeddings.endpoints import EMBEDDINGS, RERANK
 from gateway.errors import ClientGone, GatewayError, error_response, internal
+from gateway.exchange import ModelEndpoint
 from gateway.gateway import Gateway
 from gateway.limits import Limits
-from gateway.openai import CHAT, COMPLETION, TextEndpoint, authenticate, get_model, list_models
+from gateway.messages.endpoint import MESSAGES
+from gateway.messages.errors import message_error
+from gateway.openai import CHAT, COMPLETION, get_model, list_models
+from gateway.responses.endpoints import (
+    RESPONSES,
+    cancel_response,
+    delete_response,
+    get_response,
+    list_input_items,
+    list_responses,
+)
 
 INFERENCE_PREFIXES = ("/inference/v1", "/v1")
 # Inference paths that are no control-plane paths either, so that they are not asked of the API.
@@ -30,7 +43,7 @@ CONTROL_PATHS = ("/verifyApiKey", "/version", "/openapi.json", "/docs", "/docs/{
 
 
 class GatewayApp(Starlette):
-    """Calls the endpoints of `TEXT_ROUTES` by themselves.
+    """Calls the endpoints of `MODEL_ROUTES` by themselves.
 
     Routing and middleware, which the other paths pass through, would take as long as the work itself.
     """
@@ -38,15 +51,15 @@ class GatewayApp(Starlette):
     def __init__(self, **options: Any) -> None:
         self._lines = Lines()
         super().__init__(middleware=[Middleware(AccessLog, self._lines)], **options)
-        self._text = {route.path: AccessLog(Answered(route), self._lines) for route in TEXT_ROUTES}
+        self._models = {route.path: AccessLog(Answered(route), self._lines) for route in MODEL_ROUTES}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        text = self._text.get(scope["path"]) if scope["type"] == "http" else None
-        if text is None or scope["method"] != "POST":
+        endpoint = self._models.get(scope["path"]) if scope["type"] == "http" else None
+        if endpoint is None or scope["method"] != "POST":
             await super().__call__(scope, receive, send)
         else:
             scope["app"] = self
-            await text(scope, receive, send)
+            await endpoint(scope, receive, send)
 
     def write_lines(self) -> None:
         """Write the lines of the access log that are still held."""
@@ -65,12 +78,12 @@ class Answered:
         try:
             await self._route.app(scope, receive, send)
         except GatewayError as error:
-            await error_response(error)(scope, receive, send)
+            await rendered(error, scope["path"])(scope, receive, send)
         except ClientGone:
             raise
         except Exception:
             if not send.has_begun:
-                await error_response(internal())(scope, receive, send)
+                await rendered(internal(), scope["path"])(scope, receive, send)
             raise
 
 
@@ -106,11 +119,12 @@ def allow_many_connections() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-TEXT_ROUTES = [
-    Route(f"{prefix}/{kind.endpoint}", TextEndpoint(kind), methods=["POST"])
+MODEL_ROUTES = [
+    Route(f"{prefix}/{kind.endpoint}", ModelEndpoint(kind), methods=["POST"])
     for prefix in INFERENCE_PREFIXES
-    for kind in (CHAT, COMPLETION)
+    for kind in (CHAT, COMPLETION, EMBEDDINGS, RERANK, MESSAGES, RESPONSES)
 ]
+MESSAGE_PATHS = tuple(f"{prefix}/{MESSAGES.endpoint}" for prefix in INFERENCE_PREFIXES)
 
 
 def _routes() -> list[BaseRoute]:
@@ -119,13 +133,21 @@ def _routes() -> list[BaseRoute]:
         Route("/readyz", _ready),
         Route("/metrics", _metrics),
     ]
-    for route in TEXT_ROUTES:
-        routes += [route, Route(route.path, NotAllowed("POST"))]
     for prefix in INFERENCE_PREFIXES:
+        stored = f"{prefix}/{RESPONSES.endpoint}"
         routes += [
+            Route(stored, list_responses, methods=["GET"]),
+            Route(f"{stored}/{{response_id}}", get_response, methods=["GET"]),
+            Route(f"{stored}/{{response_id}}", delete_response, methods=["DELETE"]),
+            Route(f"{stored}/{{response_id}}", NotAllowed("GET, DELETE")),
+            *_only("GET", f"{stored}/{{response_id}}/input_items", list_input_items),
+            *_only("POST", f"{stored}/{{response_id}}/cancel", cancel_response),
             *_only("GET", f"{prefix}/models", list_models),
             *_only("GET", f"{prefix}/models/{{model:path}}", get_model),
         ]
+    for route in MODEL_ROUTES:
+        allowed = "GET, POST" if route.path.endswith(f"/{RESPONSES.endpoint}") else "POST"
+        routes += [route, Route(route.path, NotAllowed(allowed))]
     routes += [Route(path, ControlPlane()) for path in CONTROL_PATHS]
     return [*routes, Route("/v1/{path:path}", ControlPlane())]
 
@@ -174,9 +196,16 @@ async def _metrics(request: Request) -> Response:
     return Response(gateway.telemetry.render(), media_type="text/plain; version=0.0.4")
 
 
-def _gateway_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, GatewayError)
+def rendered(error: GatewayError, path: str) -> Response:
+    """The error in the shape that the clients of a path read."""
+    if path.startswith(MESSAGE_PATHS):
+        return JSONResponse(message_error(error), status_code=error.status, headers=error.headers)
     return error_response(error)
+
+
+def _gateway_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, GatewayError)
+    return rendered(error, request.url.path)
 
 
 def _http_error(request: Request, error: Exception) -> Response:
@@ -185,9 +214,10 @@ def _http_error(request: Request, error: Exception) -> Response:
         404: ("NOT_FOUND", f"no such path: {request.method} {request.url.path}"),
         405: ("METHOD_NOT_ALLOWED", f"{request.method} is not allowed on {request.url.path}"),
     }.get(error.status_code, ("INVALID_ARGUMENT", error.detail))
-    return error_response(GatewayError(error.status_code, code, text, headers=error.headers))
+    refusal = GatewayError(error.status_code, code, text, headers=error.headers)
+    return rendered(refusal, request.url.path)
 
 
-def _unforeseen(_: Request, error: Exception) -> Response:
+def _unforeseen(request: Request, error: Exception) -> Response:
     """The server logs the error itself, after this is sent."""
-    return error_response(internal())
+    return rendered(internal(), request.url.path)

@@ -1,13 +1,29 @@
-"""Which replica takes a request: the one with the least of this gateway's requests in flight."""
+"""Which replica takes a request: the one that is likely to know its beginning, unless that is busy.
+
+Two things make an answer cheaper on one replica than on another: an addon that is loaded there, and a prompt
+that begins as an earlier one did. So requests with the same affinity go to the same replica, by rendezvous
+hashing: each replica that comes or goes moves only its own share. A bound on the load (Mirrokni et al.,
+"Consistent Hashing with Bounded Loads", 2018) passes replicas over that have more than their share, in the
+order of the same hash, so that what one replica cannot take has a second home. Requests without an affinity
+go where the least of this gateway's requests are in flight.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
 
 from gateway.snapshot import Target
+
+SHARE = 1.25
+"""So much of an equal share of all requests one replica may have and still be given more by affinity."""
+FEW = 4
+"""So many an engine answers as fast as one: no reason to send them elsewhere."""
 
 
 def choose_target(
@@ -15,15 +31,37 @@ def choose_target(
     in_flight: Mapping[uuid.UUID, int],
     avoided: Collection[uuid.UUID],
     turn: int,
+    affinity: str | None = None,
 ) -> Target:
-    """The least loaded target that is not avoided, or the least loaded of all when every one is.
+    """The home of `affinity` that is within the bound, or else the least loaded.
 
-    `turn` decides between equals, so that counting it up rotates among them. `targets` must not be empty.
+    Those that are avoided are only chosen when all are. `turn` decides between equals, so that counting it up
+    rotates among them. `targets` must not be empty.
     """
     wanted = [target for target in targets if target.replica_uid not in avoided] or targets
+    if affinity is not None:
+        return _home(wanted, in_flight, affinity)
     least = min(in_flight.get(target.replica_uid, 0) for target in wanted)
     equals = [target for target in wanted if in_flight.get(target.replica_uid, 0) == least]
     return equals[turn % len(equals)]
+
+
+def load_bound(total: int, replicas: int) -> int:
+    """How many requests a replica may have in flight, one more than there are now coming in."""
+    return max(FEW, math.ceil(SHARE * (total + 1) / replicas))
+
+
+def _home(targets: Sequence[Target], in_flight: Mapping[uuid.UUID, int], affinity: str) -> Target:
+    loads = [in_flight.get(target.replica_uid, 0) for target in targets]
+    bound = load_bound(sum(loads), len(targets))
+    # The bound is more than the average, so that at least one is below it.
+    free = [target for target, load in zip(targets, loads, strict=True) if load < bound]
+    return max(free, key=lambda target: _weight(affinity, target.replica_uid))
+
+
+@lru_cache(maxsize=65_536)
+def _weight(affinity: str, replica: uuid.UUID) -> bytes:
+    return blake2b(affinity.encode(), key=replica.bytes, digest_size=8).digest()
 
 
 class Balancer:
@@ -36,13 +74,15 @@ class Balancer:
         self._clock = clock
         self._turn = 0
 
-    def choose(self, targets: Sequence[Target], failed: Collection[uuid.UUID] = ()) -> Target:
+    def choose(
+        self, targets: Sequence[Target], failed: Collection[uuid.UUID] = (), affinity: str | None = None
+    ) -> Target:
         """A target for a new request. `failed` are the replicas that this request has already tried."""
         if len(targets) == 1:
             return targets[0]
         self._turn += 1
         untried = [target for target in targets if target.replica_uid not in failed]
-        return choose_target(untried or targets, self.in_flight, self._avoided(), self._turn)
+        return choose_target(untried or targets, self.in_flight, self._avoided(), self._turn, affinity)
 
     def take(self, target: Target) -> Callable[[], None]:
         """Count the target as busy until what is returned is called."""

@@ -6,16 +6,18 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from controlplane.checks.tool_calls import PLAIN_TEMPLATE, CallForm
-from gateway.checks import boolean, extra_input, integer, mapping, only
+from gateway.checks import boolean, extra_input, integer, mapping, one_of, only
 from gateway.constraints.formats import response_constraint, sound, unenforced_header
+from gateway.conversation import check_messages, take_functions
 from gateway.errors import invalid, unsupported
-from gateway.messages import check_messages, take_functions
+from gateway.extras import Extras
 from gateway.parameters import (
     DEFAULT_MAX_TOKENS,
     HINTS,
@@ -32,9 +34,17 @@ from gateway.tools.prompt import with_functions
 from gateway.tools.requested import Calling, read_calling
 
 SHORT_IDS = "mistral"
+PLUGGED_IN = ("typical_p", "mirostat_target", "mirostat_lr")
+EXTRAS = frozenset({"echo", "raw_output", "perf_metrics_in_response", "logprobs"})
+EFFORTS = ("none", "low", "medium", "high")
+SWITCH = {"enabled": "medium", "disabled": "none"}
 CONTRADICTIONS = {
     "ignore_eos": "a constrained answer ends where its constraint is fulfilled",
     "response_format": "a request with tools may only have one with 'tool_choice': none",
+    "logprobs": "those of the prompt are told by completions",
+    "tools": "the prompt is told before an answer in words",
+    "functions": "the prompt is told before an answer in words",
+    "echo": "the raw output has the prompt already",
 }
 
 
@@ -54,6 +64,10 @@ class EngineRequest:
     """Of the answer, besides the usual ones."""
     calls: CallAnswers | None = None
     """Turns the answer into calls, where it may be one."""
+    extras: Extras | None = None
+    """What the caller is told besides."""
+    session: str | None = None
+    """Requests of one session begin alike: they are best answered by one replica."""
 
 
 def translate_chat(
@@ -63,13 +77,14 @@ def translate_chat(
     form: CallForm = PLAIN_TEMPLATE,
 ) -> EngineRequest:
     """A chat request as the engine reads it; 400 naming the field otherwise."""
-    fields = _given(sent, OF_CHAT)
+    fields = given(sent, OF_CHAT)
     body = _shared(fields, cache_scope)
     messages, listed = take_functions("messages", check_messages("messages", sent.get("messages")))
     calling = read_calling(fields, listed)
     body |= with_functions(messages, calling, form)
     logprobs, legacy = _chat_logprobs(fields)
-    body |= logprobs
+    body |= logprobs | _thinking(fields, form)
+    _refuse_echo(fields)
     if calling is None:
         return _finish(body, fields, context_length, legacy, smallest=1, headers=_constrain(body, fields))
     calls = _constrain_calls(body, fields, calling, form)
@@ -84,9 +99,11 @@ def translate_completion(
     form: CallForm = PLAIN_TEMPLATE,
 ) -> EngineRequest:
     """A completion request as the engine reads it; 400 naming the field otherwise."""
-    fields = _given(sent, OF_COMPLETIONS)
+    fields = given(sent, OF_COMPLETIONS)
     body = _shared(fields, cache_scope)
     body["prompt"] = _prompt(sent.get("prompt"))
+    if fields.get("raw_output"):
+        _require_none("raw_output", fields, "echo")
     if "echo" in fields:
         body["echo"] = boolean("echo", fields["echo"])
     body |= _completion_logprobs(fields)
@@ -95,7 +112,7 @@ def translate_completion(
     return _finish(body, fields, context_length, legacy=False, smallest=smallest, headers=headers)
 
 
-def _given(sent: Mapping[str, Any], known: Mapping[str, Parameter]) -> dict[str, Any]:
+def given(sent: Mapping[str, Any], known: Mapping[str, Parameter]) -> dict[str, Any]:
     """The fields that ask for something: null ones and refused ones that are false ask for nothing."""
     found = {}
     for name, value in sent.items():
@@ -114,8 +131,21 @@ def _shared(fields: Mapping[str, Any], cache_scope: str | None) -> dict[str, Any
         for name in checks.keys() & fields.keys():
             checks[name](name, fields[name])
     body = {name: check(name, fields[name]) for name, check in PASSED.items() if name in fields}
-    salt = _cache_salt(cache_scope, fields.get("prompt_cache_isolation_key"))
-    return body | ({"cache_salt": salt} if salt else {})
+    salt = cache_salt(cache_scope, fields)
+    return body | _sampling(body, fields) | ({"cache_salt": salt} if salt else {})
+
+
+def _sampling(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What the engine's plug-in is told, and greedy choices in words that the engine takes for several."""
+    if "mirostat_lr" in fields and "mirostat_target" not in fields:
+        raise invalid("'mirostat_lr' may only be given with 'mirostat_target'", "mirostat_lr")
+    if body.get("temperature") == 0:
+        # The engine refuses several greedy choices; the likeliest of one token is the same.
+        return {"temperature": 1.0, "top_k": 1} if body.get("n", 1) > 1 else {}
+    asked = {name: fields[name] for name in PLUGGED_IN if name in fields}
+    if asked.get("typical_p") == 1:
+        del asked["typical_p"]  # keeps all
+    return {"vllm_xargs": asked} if asked else {}
 
 
 def _constrain(body: dict[str, Any], fields: Mapping[str, Any]) -> list[tuple[bytes, bytes]]:
@@ -138,6 +168,8 @@ def _constrain_calls(
     formats = fields.get("response_format")
     if formats is not None and formats != {"type": "text"}:
         _require_none("tools", fields, "response_format")
+    if native and fields.get("raw_output"):
+        raise invalid("'raw_output' may not be given with tools that the engine itself reads", "raw_output")
     if not native:
         _require_none("tools", fields, "ignore_eos")
         field = "functions" if calling.older else "tools"
@@ -157,8 +189,13 @@ def _require_none(asked: str, fields: Mapping[str, Any], other: str) -> None:
         raise invalid(f"'{other}' may not be given together with '{asked}': {CONTRADICTIONS[other]}", other)
 
 
-def _cache_salt(scope: str | None, isolation_key: str | None) -> str | None:
+def cache_salt(scope: str | None, fields: Mapping[str, Any]) -> str | None:
     """Keeps prompt caches apart. The engine takes few characters, so that any key is hashed."""
+    if "prompt_cache_max_len" in fields:
+        if fields["prompt_cache_max_len"]:
+            raise unsupported("prompt_cache_max_len", "only 0, which keeps the prompt out of all caches")
+        return secrets.token_hex(32)
+    isolation_key = fields.get("prompt_cache_isolation_key")
     if scope is None and isolation_key is None:
         return None
     return hashlib.sha256(f"{scope or ''}\0{isolation_key or ''}".encode()).hexdigest()
@@ -183,7 +220,13 @@ def _finish(
     wanted = _wanted_tokens(fields, smallest)
     exact = fields.get("context_length_exceeded_behavior") == "error"
     body["max_tokens"] = _clip(DEFAULT_MAX_TOKENS if wanted is None else wanted, context_length)
-    return EngineRequest(body, stream, include_usage, legacy, wanted if exact else None, headers, calls)
+    session = fields.get("prompt_cache_key") or fields.get("user")
+    extras = _extras(fields)
+    if extras is not None:
+        body |= extras.body
+    return EngineRequest(
+        body, stream, include_usage, legacy, wanted if exact else None, headers, calls, extras, session
+    )
 
 
 def _clip(max_tokens: int, context_length: int) -> int:
@@ -226,12 +269,68 @@ def _chat_logprobs(fields: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
 
 
 def _completion_logprobs(fields: Mapping[str, Any]) -> dict[str, Any]:
-    wanted = fields.get("logprobs")
-    if wanted is True or fields.get("top_logprobs"):
-        raise unsupported("logprobs" if wanted is True else "top_logprobs", "give logprobs as a number")
+    wanted, top = fields.get("logprobs"), fields.get("top_logprobs")
+    if wanted is True:
+        return {"logprobs": top or 0}
+    if top:
+        raise invalid("'top_logprobs' may only be given with 'logprobs': true", "top_logprobs")
     if wanted is None or wanted is False:
         return {}
     return {"logprobs": integer(0, 5)("logprobs", wanted)}
+
+
+def _extras(fields: Mapping[str, Any]) -> Extras | None:
+    """None where nothing is to be told besides."""
+    if EXTRAS.isdisjoint(fields):
+        return None
+    chat = "messages" in fields
+    extras = Extras(
+        echo=chat and bool(fields.get("echo")),
+        raw_output=bool(fields.get("raw_output")),
+        perf_metrics=bool(fields.get("perf_metrics_in_response")),
+        token_ids=bool(fields.get("return_token_ids")),
+        new_logprobs=not chat and fields.get("logprobs") is True,
+    )
+    plain = Extras(token_ids=extras.token_ids)
+    return None if extras == plain else extras
+
+
+def _refuse_echo(fields: Mapping[str, Any]) -> None:
+    """In a chat the prompt is told as text, before an answer in words."""
+    if fields.get("echo"):
+        for other in ("logprobs", "tools", "functions"):
+            _require_none("echo", fields, other)
+
+
+def _thinking(fields: Mapping[str, Any], form: CallForm) -> dict[str, Any]:
+    """How much the model is to think, as its template is told."""
+    effort, field = _effort(fields)
+    if effort is None:
+        return {}
+    if effort not in form.efforts:
+        known = ", ".join(form.efforts)
+        hint = f"the model knows {known}" if known else "the model's template knows none"
+        raise invalid(f"Invalid reasoning effort: {effort}: {hint}", field)
+    told: dict[str, Any] = {"enable_thinking": effort != "none"}
+    return {"chat_template_kwargs": told | ({} if effort == "none" else {"reasoning_effort": effort})}
+
+
+def _effort(fields: Mapping[str, Any]) -> tuple[str | None, str]:
+    """The effort and the field that says it."""
+    if "thinking" in fields:
+        if "reasoning_effort" in fields:
+            raise invalid("only one of 'thinking' and 'reasoning_effort' may be given", "thinking")
+        asked = mapping("thinking", fields["thinking"])
+        only("thinking", asked, {"type", "budget_tokens"})
+        if asked.get("budget_tokens") is not None:
+            raise unsupported("thinking.budget_tokens", "the engine does not count what is thought")
+        return SWITCH[one_of(*SWITCH)("thinking.type", asked.get("type"))], "thinking"
+    effort = fields.get("reasoning_effort")
+    if isinstance(effort, bool):
+        effort = "medium" if effort else "none"
+    if isinstance(effort, int):
+        raise unsupported("reasoning_effort", "as a number: the engine does not count what is thought")
+    return effort if effort is None else one_of(*EFFORTS)("reasoning_effort", effort), "reasoning_effort"
 
 
 def _prompt(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Asking an engine: over to the least loaded replica, to another one when it cannot be reached."""
+"""Asking an engine: over to the replica that suits best, to another one when it cannot be reached."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.affinity import affinity_of
 from gateway.balancer import Balancer
 from gateway.checks import NOT_JSON
 from gateway.connections import Broken, Connection, Connections, Silent, Unreachable
@@ -34,6 +35,13 @@ ENGINE_PARAMS = PASSED.keys() | {
     "tool_choice",
     "response_format",
 }
+
+
+class EngineFailed(GatewayError):
+    """The engine has a fault of its own, or is about to stop. Nothing came of the request."""
+
+    def __init__(self) -> None:
+        super().__init__(502, "BAD_GATEWAY", "the model's engine failed to answer")
 
 
 class EngineDied(Exception):
@@ -99,10 +107,11 @@ class Asking:
         self._call: _Call | None = None
 
     async def __aenter__(self) -> Answer:
-        balancer = self.engines.balancer
+        balancer, targets = self.engines.balancer, self.route.targets
+        affinity = affinity_of(self.route, self._request) if len(targets) > 1 else None
         failed: list[uuid.UUID] = []
         for _ in range(ATTEMPTS):
-            target = balancer.choose(self.route.targets, failed)
+            target = balancer.choose(targets, failed, affinity)
             call = _Call(self, target)
             try:
                 answer = await call.answer(self._endpoint, self._request)
@@ -111,6 +120,12 @@ class Asking:
                 log.warning("replica %s of %s: %s", target.replica_uid, self.route.deployment.name, error)
                 balancer.avoid(target)
                 failed.append(target.replica_uid)
+            except EngineFailed:
+                call.release()
+                balancer.avoid(target)
+                failed.append(target.replica_uid)
+                if len(failed) in (ATTEMPTS, len(targets)):
+                    raise
             except BaseException:
                 call.release()
                 raise
@@ -172,7 +187,7 @@ class _Call:
         except Silent:
             raise _too_slow() from None
         except Broken:
-            raise _broken() from None
+            raise EngineFailed() from None
 
     async def _first(self, events: EventParts) -> bytes:
         """The first events. An engine reports what is wrong with a streamed request in the first of them."""
@@ -185,7 +200,7 @@ class _Call:
         except (Broken, NoEnd, EventTooLarge) as error:
             raise Unreachable(f"ended before its first event: {type(error).__name__}") from None
         except StopAsyncIteration:
-            raise _broken() from None
+            raise EngineFailed() from None
         event = self._object(data[0])
         if "error" in event:
             raise self._refusal(_code_of(event), msgspec.json.encode(event))
@@ -195,9 +210,9 @@ class _Call:
         try:
             value = msgspec.json.decode(text)
         except NOT_JSON:
-            raise _broken() from None
+            raise EngineFailed() from None
         if not isinstance(value, dict):
-            raise _broken()
+            raise EngineFailed()
         return value
 
     def _refusal(self, status: int, body: bytes) -> Exception:
@@ -210,7 +225,7 @@ class _Call:
             message, param = _said(body)
             return invalid(message.replace(self._target.engine_name, self._route.model.name), param)
         log.error("%s: the engine answered %s: %.500r", self._route.deployment.name, status, body)
-        return _broken()
+        return EngineFailed()
 
     async def _require_room(self, request: EngineRequest) -> None:
         """Refuse a prompt that leaves less than the tokens asked for, when the caller wants that."""
@@ -245,7 +260,7 @@ class _Call:
 def _prompts(body: dict[str, Any]) -> list[Any]:
     """Each prompt of a request: a list of token ids, or what the engine's tokenizer is asked."""
     if "messages" in body:
-        return [{name: body[name] for name in ("messages", "tools") if name in body}]
+        return [{name: body[name] for name in ("messages", "tools", "chat_template_kwargs") if name in body}]
     prompt = body["prompt"]
     listed = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
     return [{"prompt": item} if isinstance(item, str) else item for item in listed]
@@ -295,7 +310,3 @@ def _said(body: bytes) -> tuple[str, str | None]:
 
 def _too_slow() -> GatewayError:
     return GatewayError(504, "GATEWAY_TIMEOUT", "the model's engine did not answer in time")
-
-
-def _broken() -> GatewayError:
-    return GatewayError(502, "BAD_GATEWAY", "the model's engine failed to answer")

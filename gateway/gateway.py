@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
+from contextlib import suppress
 
 from controlplane.config import Settings
 from controlplane.db import AsyncDatabase
@@ -12,20 +14,34 @@ from controlplane.resources.quotas.catalog import allowances
 from gateway.account_limits import NOTHING_KNOWN, read_account_limits
 from gateway.activator import Activator
 from gateway.admission import Admission
-from gateway.background import Background
+from gateway.background import DATABASE_ERRORS, Background
 from gateway.balancer import Balancer
 from gateway.engines import Engines
 from gateway.keys import KeyCache
 from gateway.limits import Limits
 from gateway.load import LoadBook, LoadReport
+from gateway.media.fetching import Fetcher
 from gateway.metering import Meter
 from gateway.relay import Relay
 from gateway.replicas import read_snapshot
 from gateway.request_rate import RequestRate
+from gateway.responses.store import ResponseStore
 from gateway.snapshot import Route, Snapshot
 from gateway.telemetry import Telemetry
+from gateway.token_rate import TokenRate
 
+Headers = list[tuple[bytes, bytes]]
+
+RATE_HEADERS = {
+    kind: (f"x-ratelimit-limit-{name}".encode(), f"x-ratelimit-remaining-{name}".encode())
+    for kind, name in (
+        ("requests", "requests"),
+        ("prompt", "tokens-prompt"),
+        ("generated", "tokens-generated"),
+    )
+}
 LOAD_REPORT_SECONDS = 1.0
+TOKENS_TOLD_SECONDS = 1.0
 
 
 class Gateway:
@@ -36,18 +52,23 @@ class Gateway:
         self.settings = settings
         self.limits = limits
         self.snapshot: Snapshot | None = None
+        self._snapshot_began = 0.0
+        self._looking = asyncio.Lock()
         self.database = AsyncDatabase(settings.database_url, settings.database_pool_size)
         self.telemetry = Telemetry()
         self.keys = KeyCache(self.database, limits)
         self.meter = Meter(self.database, limits, self.telemetry.drop_usage, settings.prices)
+        self.responses = ResponseStore(self.database, limits, settings.response_days)
         self.admission = Admission(limits.in_flight, limits.in_flight_per_account, limits.held_bytes)
         self.account_limits = NOTHING_KNOWN
         self.request_rate = RequestRate(settings.redis_url, limits)
+        self.token_rate = TokenRate(settings.redis_url)
         self.load = LoadBook()
         self.load_report = LoadReport(settings.redis_url, self.load)
         self.activator = Activator(limits, self.load, self.wake)
         self.balancer = Balancer(limits.avoid_seconds)
         self.engines = Engines(limits, self.balancer)
+        self.images = Fetcher(limits)
         self.relay = Relay(settings.api_url, limits) if settings.api_url else None
         self.background = Background()
 
@@ -57,12 +78,30 @@ class Gateway:
         self.background.repeat("telling the load", LOAD_REPORT_SECONDS, self.load_report.tell)
         self.background.repeat("loading quotas", self.limits.snapshot_seconds, self.load_account_limits)
         self.background.repeat("watching Valkey", self.limits.valkey_look_seconds, self.request_rate.look)
+        self.background.repeat("telling the tokens", TOKENS_TOLD_SECONDS, self.token_rate.look)
         self.background.repeat("refreshing keys", self.limits.key_fresh_seconds, self.keys.refresh)
         self.background.repeat("writing usage", self.limits.flush_seconds, self.meter.flush)
+        self.background.repeat("storing responses", self.limits.store_seconds, self.responses.flush)
+        self.background.repeat("forgetting responses", self.limits.forget_seconds, self.responses.forget)
 
     async def load_snapshot(self) -> None:
-        self.snapshot = await read_snapshot(self.database, self.limits.database_seconds)
+        began = time.monotonic()
+        snapshot = await read_snapshot(self.database, self.limits.database_seconds)
+        if began > self._snapshot_began:
+            self.snapshot, self._snapshot_began = snapshot, began
         self.activator.tell()
+
+    async def look_again(self) -> None:
+        """Load the routes for a name that none of them has: it may be younger than they are.
+
+        One look serves all who wait for it. While Postgres is away, what is known is all there is.
+        """
+        asked = time.monotonic()
+        with suppress(*DATABASE_ERRORS):
+            async with asyncio.timeout(self.limits.look_again_seconds), self._looking:
+                if self._snapshot_began < asked:
+                    await asyncio.sleep(self.limits.look_again_pause)
+                    await self.load_snapshot()
 
     async def look_for_replicas(self) -> None:
         """Routes are loaded more often while a request waits for one."""
@@ -79,12 +118,23 @@ class Gateway:
         allowed = allowances(self.settings.quotas)
         self.account_limits = await read_account_limits(self.database, allowed, self.limits.database_seconds)
 
-    async def admit(self, account_id: str, route: Route) -> None:
-        """429 for an account that has spent its month, or asks too often for what others serve."""
+    async def admit(self, account_id: str, route: Route) -> Headers:
+        """What an account is told of its limits when it asks for what others serve.
+
+        402 for one that is suspended; 429 for one that has spent its month, asks too often or takes too much.
+        """
+        self.account_limits.refuse_suspended(account_id)
         self.account_limits.refuse_overspent(account_id)
-        if route.deployment.account_id != account_id:
-            limit = self.account_limits.requests_a_minute(account_id)
-            await self.request_rate.admit(limit, route.model.name)
+        if route.deployment.account_id == account_id:
+            return []
+        tokens = self.account_limits.tokens_a_minute(account_id)
+        limit = self.account_limits.requests_a_minute(account_id)
+        left = self.token_rate.admit(tokens)
+        requests_left = await self.request_rate.admit(limit, route.model.name)
+        told = rate_headers("requests", limit.value, requests_left)
+        for kind, rest in left.items():
+            told += rate_headers(kind, tokens[kind].value, rest)
+        return told
 
     @property
     def is_ready(self) -> bool:
@@ -95,11 +145,18 @@ class Gateway:
         await self.background.stop()
         await self.load_report.close()
         await self.meter.close()
+        await self.responses.close()
         await self.request_rate.close()
+        await self.token_rate.close()
         await self.engines.close()
         if self.relay is not None:
             await self.relay.close()
         await self.database.close()
+
+
+def rate_headers(name: str, most: int, left: int) -> Headers:
+    limit, remaining = RATE_HEADERS[name]
+    return [(limit, b"%d" % most), (remaining, b"%d" % left)]
 
 
 def hint(settings: Settings, deployment_uid: uuid.UUID) -> None:

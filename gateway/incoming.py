@@ -25,6 +25,7 @@ class Incoming:
         self.loop = loop or asyncio.get_running_loop()
         self._receive = receive
         self._body_ended = asyncio.Event()
+        self._watch: _Watch | None = None
         self.is_gone = False
         """The caller left before the end of its body."""
         self.size = 0
@@ -59,7 +60,7 @@ class Incoming:
 
     async def until_gone(self, work: Coroutine[Any, Any, None]) -> None:
         """Do `work`, and cancel it when the caller goes away, which raises ClientGone."""
-        watch = _Watch(self.loop, self._gone)
+        watch = self._watch = _Watch(self.loop, self._gone)
         try:
             await work
         except asyncio.CancelledError:
@@ -68,6 +69,12 @@ class Incoming:
             raise
         finally:
             watch.stop()
+            self._watch = None  # they refer to each other
+
+    def give_up(self) -> None:
+        """End the work as if the caller had gone."""
+        if self._watch is not None:
+            self._watch.cancel()
 
     async def _gone(self) -> None:
         await self._body_ended.wait()
@@ -92,13 +99,17 @@ class _Watch:
         if self._looking is not None:
             self._looking.cancel()
 
+    def cancel(self) -> None:
+        if not self.has_cancelled:
+            self.has_cancelled = True
+            self.task.cancel()
+
     def _start(self) -> None:
         self._looking = asyncio.create_task(self._look())
 
     async def _look(self) -> None:
         await self._gone()
-        self.has_cancelled = True
-        self.task.cancel()
+        self.cancel()
 
 
 def read_headers(scope: Scope) -> dict[str, str]:

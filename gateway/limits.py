@@ -13,6 +13,9 @@ class Limits:
     body_seconds: float = 60.0
     """How long a caller may take to send an inference request."""
 
+    send_seconds: float = 300.0
+    """How long a caller may leave a piece of its answer unread."""
+
     in_flight: int = 8192
     """Inference requests of this gateway at one time; more are answered with 503."""
     in_flight_per_account: int = 4096
@@ -28,6 +31,10 @@ class Limits:
     """Between two signs of life in a stream whose answer has not begun."""
     wait_look_seconds: float = 0.25
     """Between two looks for new replicas while somebody waits for one."""
+
+    image_bytes: int = 5 * 1024 * 1024
+    """The largest image that is fetched, and how long that may take."""
+    image_seconds: float = 1.5
 
     connect_seconds: float = 5.0
     silence_seconds: float = 600.0
@@ -55,7 +62,23 @@ class Limits:
     valkey_look_seconds: float = 1.0
 
     snapshot_seconds: float = 1.0
+    look_again_seconds: float = 1.0
+    """The longest wait for the newest routes, of a request for a model that none of the known ones has."""
+    look_again_pause: float = 0.1
+    """Before each such look, so that wrong names cost one look in so long."""
     flush_seconds: float = 1.0
     usage_rows: int = 100_000
     """Rows kept in memory while Postgres is away; further ones are counted and dropped."""
     usage_batch: int = 1000
+
+    store_seconds: float = 0.1
+    """Between two writes of responses: so long another gateway may not find a new one."""
+    responses_bytes: int = 256 * 1024 * 1024
+    """Of responses on their way to Postgres. While there are more, what is to be stored is not answered."""
+    responses_a_batch: int = 100
+    response_chain: int = 256
+    """Responses that one may go on from, one after the other."""
+    response_chain_bytes: int = 10 * 1024 * 1024
+    """Of what these hold together; the limit of a request's body, since it is sent to the engine like one."""
+    forget_seconds: float = 60.0
+    """Between two looks for responses that have been kept long enough."""

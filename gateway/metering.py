@@ -41,6 +41,8 @@ class Tokens:
 
     choices_per_prompt: int = 1
     cached: int = 0
+    reported: Mapping[str, Any] = field(default_factory=dict)
+    """How long the engine took, in milliseconds, by its own names."""
     _prompts: dict[int, int] = field(default_factory=dict)
     _choices: dict[int, int] = field(default_factory=dict)
 
@@ -55,6 +57,11 @@ class Tokens:
     def see_choice(self, index: int, usage: Mapping[str, Any]) -> None:
         self._prompts[index // self.choices_per_prompt] = count(usage.get("prompt_tokens"))
         self._choices[index] = count(usage.get("completion_tokens"))
+
+    def seconds(self, name: str) -> float | None:
+        """One of the durations that the engine reports."""
+        value = self.reported.get(name)
+        return round(value / 1000, 6) if isinstance(value, int | float) else None
 
     def see_total(self, usage: Mapping[str, Any]) -> None:
         details = usage.get("prompt_tokens_details") or {}

@@ -24,7 +24,7 @@ from gateway.checks import (
     string_map,
 )
 from gateway.constraints.formats import FORMATS
-from gateway.messages import MESSAGE_FIELDS, ROLES
+from gateway.conversation import MESSAGE_FIELDS, ROLES
 
 DEFAULT_MAX_TOKENS = 2000
 """The API's default; clipped, as any `max_tokens` is, to what the context leaves."""
@@ -61,7 +61,7 @@ PARAMETERS: tuple[Parameter, ...] = (
         Fate.TRANSLATED,
         CHAT,
         note=f"Required. Roles are {_quoted(ROLES)}; fields are {_quoted(sorted(MESSAGE_FIELDS))}. "
-        "Content is text or a list of text parts.",
+        "Content is text or a list of parts: `text`, `image_url` and `input_audio`. See Images and audio.",
     ),
     Parameter(
         "prompt",
@@ -98,15 +98,34 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter(
         "logprobs",
         Fate.TRANSLATED,
-        note="In chat true or a number, in completions a number: how many alternatives, up to 5.",
+        note="A number, for that many alternatives up to 5 in the shape of older clients, or true.",
     ),
     Parameter(
         "top_logprobs",
         Fate.TRANSLATED,
         check=integer(0, 5),
-        note="Alternatives for each token in chat, with `logprobs: true`.",
+        note="Alternatives for each token, with `logprobs: true`.",
     ),
-    Parameter("echo", Fate.TRANSLATED, COMPLETIONS, note="Put the prompt before the completion."),
+    Parameter(
+        "echo",
+        Fate.TRANSLATED,
+        check=boolean,
+        note="Put the prompt before the answer; in chat, as the template has written it, and without "
+        "logprobs or tools.",
+    ),
+    Parameter(
+        "raw_output",
+        Fate.TRANSLATED,
+        check=boolean,
+        note="Add to each choice the prompt and the completion, as text and as tokens, and the grammar that "
+        "it was held to.",
+    ),
+    Parameter(
+        "perf_metrics_in_response",
+        Fate.TRANSLATED,
+        check=boolean,
+        note="Add the counts and durations; in a stream, to the last chunk.",
+    ),
     Parameter(
         "response_format",
         Fate.TRANSLATED,
@@ -142,6 +161,43 @@ PARAMETERS: tuple[Parameter, ...] = (
         note="Prompt caches are shared only by requests with the same key. "
         "The header `x-prompt-cache-isolation-key` means the same.",
     ),
+    Parameter(
+        "prompt_cache_max_len",
+        Fate.TRANSLATED,
+        check=integer(0),
+        note="Only 0: the prompt is neither looked up in a cache nor left in one.",
+    ),
+    Parameter(
+        "typical_p",
+        Fate.TRANSLATED,
+        check=number(0, 1),
+        note="Keep the tokens that are about as surprising as expected, up to so much of the probability.",
+    ),
+    Parameter(
+        "mirostat_target",
+        Fate.TRANSLATED,
+        check=number(0, 100),
+        note="The surprise, in bits a token, that Mirostat 2 holds the answer to.",
+    ),
+    Parameter(
+        "mirostat_lr",
+        Fate.TRANSLATED,
+        check=number(0, 1),
+        note="How fast Mirostat corrects itself, 0.1 when unset.",
+    ),
+    Parameter(
+        "reasoning_effort",
+        Fate.TRANSLATED,
+        CHAT,
+        note="`none`, `low`, `medium`, `high`, true or false, where the model's template tells them apart.",
+    ),
+    Parameter(
+        "thinking",
+        Fate.TRANSLATED,
+        CHAT,
+        note='`{"type": "enabled"}` or `{"type": "disabled"}`: the same as `reasoning_effort` `medium` or '
+        "`none`.",
+    ),
     Parameter("temperature", Fate.PASSED, check=number(0, 2)),
     Parameter("top_p", Fate.PASSED, check=number(0, 1)),
     Parameter("min_p", Fate.PASSED, check=number(0, 1)),
@@ -155,27 +211,24 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("logit_bias", Fate.PASSED, check=logit_bias),
     Parameter("ignore_eos", Fate.PASSED, check=boolean),
     Parameter("return_token_ids", Fate.PASSED, check=boolean),
-    Parameter("user", Fate.HINT, check=string),
+    Parameter("user", Fate.HINT, check=string, note="Requests of one user go to one replica."),
     Parameter("metadata", Fate.HINT, check=string_map),
-    Parameter("prompt_cache_key", Fate.HINT, check=string),
+    Parameter(
+        "prompt_cache_key",
+        Fate.HINT,
+        check=string,
+        note="Requests with the same key go to one replica; it counts before `user`, and the header "
+        "`x-session-affinity` before both.",
+    ),
     Parameter("service_tier", Fate.HINT, check=one_of("auto", "default", "flex", "priority")),
     Parameter("best_of", Fate.REFUSED, note="use n"),
-    Parameter("echo", Fate.REFUSED, CHAT, note="it is a field of completions"),
     Parameter("echo_last", Fate.REFUSED, note="use echo"),
     Parameter("images", Fate.REFUSED),
-    Parameter("mirostat_lr", Fate.REFUSED),
-    Parameter("mirostat_target", Fate.REFUSED),
-    Parameter("perf_metrics_in_response", Fate.REFUSED),
-    Parameter("prediction", Fate.REFUSED),
-    Parameter("prompt_cache_max_len", Fate.REFUSED),
+    Parameter("prediction", Fate.REFUSED, note="leave it out: it would not change the answer"),
     Parameter("prompt_truncate_len", Fate.REFUSED, note="shorten the messages"),
-    Parameter("raw_output", Fate.REFUSED),
-    Parameter("reasoning_effort", Fate.REFUSED),
     Parameter("reasoning_history", Fate.REFUSED),
     Parameter("safe_tokenization", Fate.REFUSED),
-    Parameter("speculation", Fate.REFUSED),
-    Parameter("thinking", Fate.REFUSED),
-    Parameter("typical_p", Fate.REFUSED),
+    Parameter("speculation", Fate.REFUSED, note="leave it out: it would not change the answer"),
 )
 
 

@@ -23,6 +23,8 @@ PLAIN_FIELDS = (PASSED.keys() - {"n", "return_token_ids"}) | {
     "stream_options",
     "cache_salt",
     "structured_outputs",
+    "vllm_xargs",
+    "chat_template_kwargs",
 }
 
 _TEXT = rb'[^"\\\x00-\x1f]*+'

@@ -22,6 +22,7 @@ from controlplane.resources.tables import (
 from gateway.snapshot import Deployment, Model, Route, Snapshot, Target
 
 BASE_KIND = "HF_BASE_MODEL"
+HUB = "https://huggingface.co/"
 REMOVED_STATES = ("DELETING", "DELETED")
 
 
@@ -134,6 +135,11 @@ def _model(row: ModelRow, base: ModelRow, deployment: Deployment) -> Model:
         supports_tools=row.supports_tools or base.supports_tools,
         # An engine has one template, its base's.
         call_form=base.call_form,
+        task=base.task,
+        hub_name=row.hugging_face_url.removeprefix(HUB).strip("/")
+        if row.hugging_face_url.startswith(HUB)
+        else "",
+        supports_audio_input=bool(base.facts.get("supports_audio_input")),
     )
 
 

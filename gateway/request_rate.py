@@ -171,8 +171,11 @@ class RequestRate:
         """Whether requests are counted together with those of other gateways."""
         return self._misses < MISSES
 
-    async def admit(self, limit: Limit, model: str) -> None:
-        """Count a request, or 429 that says when the next one fits."""
+    async def admit(self, limit: Limit, model: str) -> int:
+        """Count a request, or 429 that says when the next one fits.
+
+        Returns how many are left, as far as this gateway has let them through.
+        """
         while True:
             window = Window.at(self._clock())
             minute = self._local.of(limit.account_id, window)
@@ -187,6 +190,7 @@ class RequestRate:
             if not seen.places:
                 raise too_many(limit, window, seen, minute)
         minute.let_through(model)
+        return max(limit.value - math.ceil(minute.count + minute.before.total() * window.weight), 0)
 
     async def look(self) -> None:
         """See whether Valkey answers, and have a connection to it open."""

@@ -8,12 +8,14 @@ reach a route gets the same nothing as for a name that does not exist.
 | model | `accounts/acme/models/m`, `acme/m`, `m` (one's own) |
 | deployed model | `accounts/acme/deployedModels/m-1a2b`, `acme/m-1a2b`, `m-1a2b` |
 | deployment (its base model) | `accounts/acme/deployments/d`, `acme/d`, `d` |
+| model, by its name on the Hugging Face hub | `nomic-ai/nomic-embed-text-v1.5`, as `huggingFaceUrl` says |
 | either of the first two on a deployment | `<model>#accounts/acme/deployments/d`, `<model>#acme/d` |
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 from gateway.snapshot import Key, Route, Snapshot
 
@@ -68,9 +70,11 @@ def _resolve(snapshot: Snapshot, account_id: str, platform_account: str, identif
     if hash_sign and (deployment is None or deployment[0] not in ("", "deployments")):
         return None
     name = names.read(left)
-    if name is None:
-        return None
-    for routes in _named(snapshot, *name, on_deployment=deployment is not None):
+    found = _named(snapshot, *name, on_deployment=deployment is not None) if name else iter(())
+    # Anybody can say that a model is what a hub calls so; what others say leads nobody away.
+    trusted = (account_id, platform_account)
+    hub = [r for r in snapshot.by_hub_name.get(left, ()) if r.model.account_id in trusted]
+    for routes in chain(found, (hub,)):
         reachable = [r for r in routes if r.is_reachable_by(account_id) and r.state not in GONE]
         if deployment is not None:
             reachable = [r for r in reachable if (r.deployment.account_id, r.deployment.id) == deployment[1]]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 
+from controlplane.checks.architectures import GENERATE
 from controlplane.checks.tool_calls import PLAIN_TEMPLATE, CallForm
 
 Key = tuple[str, str]
@@ -29,6 +30,11 @@ class Model:
     supports_tools: bool
     call_form: CallForm = PLAIN_TEMPLATE
     """How it is shown functions, and writes calls of them."""
+    task: str = GENERATE
+    """What its engines do, one of `controlplane.checks.architectures`."""
+    supports_audio_input: bool = False
+    hub_name: str = ""
+    """Its name on the Hugging Face hub, where its owner has said that: `nomic-ai/nomic-embed-text-v1.5`."""
 
     @property
     def name(self) -> str:
@@ -94,6 +100,7 @@ class Snapshot:
     by_model: Mapping[Key, tuple[Route, ...]] = field(default_factory=lambda: MappingProxyType({}))
     by_deployed_model: Mapping[Key, Route] = field(default_factory=lambda: MappingProxyType({}))
     by_deployment: Mapping[Key, tuple[Route, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    by_hub_name: Mapping[str, tuple[Route, ...]] = field(default_factory=lambda: MappingProxyType({}))
     resolved: dict[tuple[str, str, str], Route | None] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -104,12 +111,16 @@ class Snapshot:
         ordered = sorted(routes, key=lambda route: (route.create_time, route.account_id, route.id))
         by_model: dict[Key, tuple[Route, ...]] = {}
         by_deployment: dict[Key, tuple[Route, ...]] = {}
+        by_hub_name: dict[str, tuple[Route, ...]] = {}
         for route in ordered:
             model = (route.model.account_id, route.model.id)
             deployment = (route.deployment.account_id, route.deployment.id)
             by_model[model] = (*by_model.get(model, ()), route)
             by_deployment[deployment] = (*by_deployment.get(deployment, ()), route)
-        return Snapshot(by_model, {(route.account_id, route.id): route for route in ordered}, by_deployment)
+            if name := route.model.hub_name:
+                by_hub_name[name] = (*by_hub_name.get(name, ()), route)
+        deployed = {(route.account_id, route.id): route for route in ordered}
+        return Snapshot(by_model, deployed, by_deployment, by_hub_name)
 
     def routes(self) -> Iterable[Route]:
         return self.by_deployed_model.values()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import Celery
 
 from controlplane.config import get_settings
-from controlplane.queue import CONTROL_QUEUE, QUEUE_OF, RECONCILE_FINE_TUNING_JOB
+from controlplane.queue import CONTROL_QUEUE, QUEUE_OF
 
 SWEEP_SECONDS = 1.0
 AUTOSCALE_SECONDS = 2.0
@@ -16,7 +16,7 @@ app = Celery("hearth", broker=get_settings().redis_url, include=["workers.tasks"
 app.conf.update(
     task_ignore_result=True,
     task_default_queue=CONTROL_QUEUE,
-    task_routes={RECONCILE_FINE_TUNING_JOB: {"queue": QUEUE_OF[RECONCILE_FINE_TUNING_JOB]}},
+    task_routes={task: {"queue": queue} for task, queue in QUEUE_OF.items()},
     # A task is a hint to look at a row: doing it twice is harmless, and a lost one is swept up again.
     task_acks_late=False,
     worker_prefetch_multiplier=1,

@@ -8,7 +8,7 @@ from typing import Self
 from controlplane.config import Settings
 from controlplane.db import Database
 from controlplane.storage import ObjectStore
-from workers.runtimes.base import Runtime
+from workers.runtimes.base import Fleets, Runtime
 from workers.runtimes.local import LocalRuntime
 
 
@@ -18,6 +18,9 @@ class WorkerContext:
     db: Database
     store: ObjectStore
     runtime: Runtime
+    """This machine: trainers run on it, and engines unless there are fleets."""
+    fleets: Fleets | None = None
+    """A cluster that keeps the replicas of deployments."""
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -26,4 +29,13 @@ class WorkerContext:
             Database(settings.database_url, settings.database_pool_size),
             ObjectStore.from_settings(settings),
             LocalRuntime(settings),
+            fleets_of(settings),
         )
+
+
+def fleets_of(settings: Settings) -> Fleets | None:
+    if settings.node_pools is None:
+        return None
+    from workers.runtimes.kubernetes import KubernetesFleets  # only a cluster needs its client
+
+    return KubernetesFleets(settings)

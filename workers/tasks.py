@@ -6,9 +6,11 @@ import uuid
 from functools import lru_cache
 
 from celery import shared_task
+from celery.signals import worker_ready
 
 from controlplane.config import get_settings
 from controlplane.queue import (
+    INSPECT_DATASET,
     RECONCILE_DATASET,
     RECONCILE_DEPLOYMENT,
     RECONCILE_FINE_TUNING_JOB,
@@ -18,15 +20,22 @@ from workers.autoscaling.loop import scale_deployments
 from workers.context import WorkerContext
 from workers.reconcile.datasets import reconcile_dataset
 from workers.reconcile.deployments import reconcile_deployment
-from workers.reconcile.fine_tuning_jobs import reconcile_fine_tuning_job
+from workers.reconcile.fine_tuning.jobs import bring_on_job
+from workers.reconcile.inspections import reconcile_inspection
 from workers.reconcile.models import reconcile_model
 from workers.reconcile.sweep import abort_abandoned_uploads, run_sweep
+from workers.trainer_watch import start_watch
 
 
 @lru_cache(maxsize=1)
 def context() -> WorkerContext:
     """One per worker process: connections are pooled and shared by its threads."""
     return WorkerContext.from_settings(get_settings())
+
+
+@worker_ready.connect
+def watch_trainers(**_: object) -> None:
+    start_watch(context)
 
 
 @shared_task(name=RECONCILE_MODEL)
@@ -46,7 +55,12 @@ def deployment(uid: str) -> None:
 
 @shared_task(name=RECONCILE_FINE_TUNING_JOB)
 def fine_tuning_job(uid: str) -> None:
-    reconcile_fine_tuning_job(context(), uuid.UUID(uid))
+    bring_on_job(context(), uuid.UUID(uid))
+
+
+@shared_task(name=INSPECT_DATASET)
+def inspection(uid: str) -> None:
+    reconcile_inspection(context(), uuid.UUID(uid))
 
 
 @shared_task(name="hearth.autoscale")

@@ -4,7 +4,7 @@ Importing this imports no command. `cli.language.registry` reads it, and a test 
 modules register.
 """
 
-from cli.resources import RESOURCES
+from cli.resources import JOBS, RESOURCES
 
 # A noun in brackets may be left out: `deploy [model]` is typed `deploy MODEL` or `model deploy MODEL`.
 INDEX: dict[str, tuple[str, ...]] = {
@@ -32,6 +32,7 @@ INDEX: dict[str, tuple[str, ...]] = {
         "download dataset",
         "split dataset",
     ),
+    "dataset_inspection": ("inspect dataset",),
     "deployments": (
         "create deployment",
         "update deployment",
@@ -59,16 +60,15 @@ INDEX: dict[str, tuple[str, ...]] = {
         "create fine-tuning-job",
         "update fine-tuning-job",
         "export-metrics fine-tuning-job",
-        "cancel fine-tuning-job",
-        "resume fine-tuning-job",
     ),
     "supervised_fine_tuning_jobs": (
         "create supervised-fine-tuning-job",
         "estimate-cost supervised-fine-tuning-job",
-        "cancel supervised-fine-tuning-job",
-        "resume supervised-fine-tuning-job",
         "export-metrics supervised-fine-tuning-job",
     ),
-    "logs": ("logs", "logs fine-tuning-job", "logs supervised-fine-tuning-job", "logs deployment"),
+    "checkpoints": ("list checkpoint", "promote checkpoint", "download checkpoint"),
+    "dpo_jobs": ("create dpo-job", "estimate-cost dpo-job", "export-metrics dpo-job"),
+    "job_actions": tuple(f"{verb} {noun}" for noun in JOBS for verb in ("cancel", "pause", "resume")),
+    "logs": ("logs", *(f"logs {noun}" for noun in JOBS), "logs deployment"),
     "standard": tuple(f"{verb} {kind.noun}" for kind in RESOURCES.values() for verb in kind.verbs),
 }

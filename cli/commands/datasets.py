@@ -26,7 +26,7 @@ _SHOWN_ROWS = 20
 _ID = typer.Argument(metavar="ID", help="The dataset's id or name.")
 _QUIET = typer.Option("--quiet/--no-quiet", help="No progress bar.", show_default=False)
 _FLAGS = (Flag("display-name", "displayName", "A name for people."),)
-_FORMATS = ("CHAT", "COMPLETION", "RL")
+_FORMATS = ("CHAT", "COMPLETION", "PREFERENCE", "RL")
 _TRACED = "what models are asked is not recorded, so that no dataset can be made of it"
 _ELSEWHERE = (
     Flag("source", "?sourceDatasetId", "A dataset to copy, in place of a file."),

@@ -8,17 +8,16 @@ import typer
 
 from cli.commands import standard
 from cli.connection.session import Session
-from cli.errors import CliError
 from cli.language.flags import Wait, WaitTimeout, group
 from cli.language.options import Fields, Flag, Kind
 from cli.language.registry import command
-from cli.resources import short_id
 from cli.training import jobs
 from cli.training.job_settings import KINDS, job_request, read_settings
 from cli.training.jobs import JobId
 
 _NOUN = "fine-tuning-job"
 _KIND = "Kind"
+_PRIORITY = Flag("priority", "priority", "Its place in the queue, -100 to 100; 0 by default.", Kind.INTEGER)
 _FLAGS = (
     Flag("base-model", "baseModel", "The base model to start from."),
     Flag("warm-start-from", "warmStartFrom", "A LoRA adapter to go on from, in place of a base model."),
@@ -26,6 +25,7 @@ _FLAGS = (
     Flag("display-name", "displayName", "A name for people."),
     Flag("job-id", "jobId", "The job's id; made up by default."),
     Flag("model-id", "modelId", "The id of the model that comes out; made up by default."),
+    _PRIORITY,
     *group(
         "Training",
         Flag("epochs", "epochs", "Passes over the dataset; fractions are fine.", Kind.NUMBER),
@@ -37,6 +37,17 @@ _FLAGS = (
         Flag("lora-rank", "loraRank", "The rank of the adapter.", Kind.INTEGER),
         Flag("lora-alpha", "loraAlpha", "The scale of the adapter.", Kind.INTEGER),
         Flag("lora-target-modules", "loraTargetModules", "The modules that it adapts.", Kind.WORDS),
+        Flag("lora-dropout", "loraDropout", "What share of its input is left out.", Kind.NUMBER),
+        Flag("tuning-method", "tuningMethod", "LORA, or QLORA: with the base in four bits."),
+        Flag("weight-decay", "weightDecay", "How much weights are pulled to nothing.", Kind.NUMBER),
+        Flag(
+            "gradient-accumulation-steps",
+            "gradientAccumulationSteps",
+            "Batches of one step of the optimizer.",
+            Kind.INTEGER,
+        ),
+        Flag("accelerator-count", "acceleratorCount", "Accelerators to train on together.", Kind.INTEGER),
+        Flag("seed", "seed", "Of everything random.", Kind.INTEGER),
         Flag("cutoff-length", "cutoffLength", "The most tokens of an example.", Kind.INTEGER),
         Flag("draft-base-model", "draftModel.baseModel", "A draft model to train too."),
     ),
@@ -109,12 +120,12 @@ def create_fine_tuning_job(
 @command(
     "update",
     _NOUN,
-    flags=(Flag("display-name", "displayName", "A name for people."),),
+    flags=(Flag("display-name", "displayName", "A name for people."), _PRIORITY),
     example='firectl update fine-tuning-job my-job --display-name "Second try"',
     see_also=("get fine-tuning-job",),
 )
 def update_fine_tuning_job(session: Session, id: JobId, fields: Fields) -> None:
-    """Change a fine-tuning job's display name."""
+    """Change a fine-tuning job's display name or, while it waits, its priority."""
     standard.update(session, _NOUN, id, fields)
 
 
@@ -125,41 +136,13 @@ def update_fine_tuning_job(session: Session, id: JobId, fields: Fields) -> None:
     see_also=("get fine-tuning-job",),
 )
 def export_metrics(
-    session: Session, id: JobId, filename: jobs.MetricsFile = None, format: jobs.MetricsFormat = None
+    session: Session,
+    id: JobId,
+    filename: jobs.MetricsFile = None,
+    format: jobs.MetricsFormat = None,
+    plot: jobs.PlotFile = None,
 ) -> None:
     """Give out what a job's trainer has logged, a record a step."""
     from cli.training.job_metrics import export
 
-    export(session, _NOUN, id, filename, format)
-
-
-@command(
-    "cancel",
-    _NOUN,
-    example="firectl cancel fine-tuning-job my-job",
-    see_also=("delete fine-tuning-job", "cancel supervised-fine-tuning-job"),
-)
-def cancel_fine_tuning_job(session: Session, id: JobId) -> None:
-    """Not supported: a fine-tuning job is stopped by deleting it."""
-    raise _not_offered("cancelled", session.name(_NOUN, id))
-
-
-@command(
-    "resume",
-    _NOUN,
-    example="firectl resume fine-tuning-job my-job",
-    see_also=("create fine-tuning-job", "resume supervised-fine-tuning-job"),
-)
-def resume_fine_tuning_job(session: Session, id: JobId) -> None:
-    """Not supported: a fine-tuning job is started anew."""
-    raise _not_offered("resumed", session.name(_NOUN, id))
-
-
-def _not_offered(what: str, name: str) -> CliError:
-    return CliError(
-        f"fine-tuning jobs cannot be {what}: only supervised fine-tuning jobs can",
-        advice=[
-            f"stop it and forget it (its model stays): firectl delete {_NOUN} {short_id(name)}",
-            "start the next one with: firectl create supervised-fine-tuning-job",
-        ],
-    )
+    export(session, _NOUN, id, filename, format, plot)

@@ -9,12 +9,13 @@ import typer
 
 from cli.connection.client import is_outage
 from cli.connection.session import Session
-from cli.errors import ApiError, CliError, Interrupted, UsageError, printable
+from cli.errors import CliError, Interrupted, UsageError, printable
 from cli.language.registry import command, spellings
+from cli.resources import JOBS, RESOURCES
+from cli.training.finding import kind_of
 
 FOLLOW_SECONDS = 1.0
 OUTAGE_SECONDS = 120.0
-JOBS = ("fine-tuning-job", "supervised-fine-tuning-job")
 _MOST_LINES = 10_000
 
 _Follow = Annotated[bool, typer.Option("--follow/--no-follow", "-f", help="Go on until the job has ended.")]
@@ -43,7 +44,7 @@ def logs(
 ) -> None:
     """Print what a fine-tuning job's trainer printed: while it runs, and after."""
     kind, given = _meant(words)
-    noun = kind or _kind_of(session, given)
+    noun = kind or kind_of(session, given)
     if noun not in JOBS:
         _refuse(noun)
     show_logs(session, session.name(noun, given), follow, tail)
@@ -154,8 +155,7 @@ def _meant(words: list[str]) -> tuple[str, str]:
         return _noun(words[0]), words[1]
     parts = words[0].split("/")
     collections = {
-        "fineTuningJobs": JOBS[0],
-        "supervisedFineTuningJobs": JOBS[1],
+        **{RESOURCES[noun].collection: noun for noun in JOBS},
         "deployments": "deployment",
     }
     return collections.get(parts[2], "") if len(parts) == 4 else "", words[0]
@@ -168,19 +168,6 @@ def _noun(word: str) -> str:
             f'"{printable(word)}" keeps no log', advice=[f"firectl logs {noun} ID" for noun in JOBS]
         )
     return found
-
-
-def _kind_of(session: Session, id: str) -> str:
-    """Which of the two collections holds the job; the first one when neither does."""
-    for noun in JOBS:
-        try:
-            session.client.look(session.name(noun, id))
-        except ApiError as error:
-            if error.status != 404:
-                raise
-        else:
-            return noun
-    raise CliError(f'there is no fine-tuning job "{id}"', advice=[f"firectl list {noun}s" for noun in JOBS])
 
 
 def _refuse(noun: str) -> None:

@@ -49,11 +49,6 @@ REFUSED = (
     ),
     Refused(("rlor-trainer-job", "rlor-trainer-jobs"), _REINFORCEMENT, _TUNE),
     Refused(
-        ("dpo-job", "dpo-jobs", "dpoj", "dpojs"),
-        "jobs learn from examples of good answers, not from preferences",
-        _TUNE,
-    ),
-    Refused(
         ("batch-inference-job", "batch-inference-jobs", "bij", "bijs"),
         "requests go to a deployment, as many at once as you like",
         ("firectl create deployment MODEL --wait", "firectl chat MODEL"),

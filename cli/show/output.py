@@ -19,7 +19,7 @@ from cli.show.readable import (
     status_text,
 )
 from cli.show.tables import fitted_table, plain_table
-from cli.show.terminal import can_redraw, coloured, is_terminal, size, wants_colour
+from cli.show.terminal import can_redraw, coloured, is_terminal, size, speaks_unicode, wants_colour
 
 if TYPE_CHECKING:
     from cli.resources import Resource
@@ -85,6 +85,13 @@ class Output:
         if not rows:
             where = "" if kind.noun == "account" else f" in accounts/{account_id}"
             self.note(none or f"No {kind.plural_words}{where}{' match the filter' if filtered else ''}")
+
+    def inspection(self, report: Mapping[str, Any]) -> None:
+        """What an inspection of a dataset found."""
+        from cli.show.inspection import inspection_lines
+
+        look = self._look()
+        self._write(inspection_lines(report, colour=look.colour, unicode=speaks_unicode(self.stdout)))
 
     def json(self, value: Any) -> None:
         """One document, in the format that was asked for."""

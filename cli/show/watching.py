@@ -19,6 +19,7 @@ WATCHED = (
     "deployment",
     "fine-tuning-job",
     "supervised-fine-tuning-job",
+    "dpo-job",
 )
 """The nouns of what comes to an end state by itself."""
 

@@ -5,30 +5,47 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cli.connection.client import trust_for
 from cli.connection.session import Session
 from cli.errors import CliError, UsageError
-from cli.training.jobs import SUPERVISED
+from cli.training.jobs import NEWER
+
+if TYPE_CHECKING:
+    import httpx
 
 FORMATS = ("jsonl", "csv")
+PICTURES = ("svg", "png")
 Record = dict[str, Any]
 
 
 def job_metrics(session: Session, noun: str, name: str) -> list[Record]:
     """The records of a job, oldest first; none before its first step."""
-    if noun == SUPERVISED:
-        url = str(session.client.get(name).get("metricsFileSignedUrl") or "")
+    if noun in NEWER:
+        url = _address(session, noun, name)
         return _read_lines(url) if url else []
     logged = session.client.get(f"{name}:metrics").get("metrics") or []
     return [entry for entry in logged if isinstance(entry, dict)]
 
 
-def export(session: Session, noun: str, given: str, file: Path | None, form: str | None) -> None:
-    """Writes a job's metrics to a file, or as the result."""
+def _address(session: Session, noun: str, name: str) -> str:
+    """Where the file of the metrics is; empty before there is one."""
+    if noun == "dpo-job":
+        return str(session.client.get(f"{name}:getMetricsFileEndpoint").get("signedUrl") or "")
+    return str(session.client.get(name).get("metricsFileSignedUrl") or "")
+
+
+def export(
+    session: Session, noun: str, given: str, file: Path | None, form: str | None, plot: Path | None = None
+) -> None:
+    """Writes a job's metrics to a file, or as the result; and their picture, or only that."""
     form = _chosen(file, form)
     name = session.name(noun, given)
+    if plot is not None:
+        _export_plot(session, name, plot)
+        if file is None:
+            return
     records = job_metrics(session, noun, name)
     if not records:
         session.output.note(f"{name} has logged nothing yet")
@@ -39,6 +56,18 @@ def export(session: Session, noun: str, given: str, file: Path | None, form: str
         session.output.json(records)
     else:
         session.output.stdout.write(_rendered(records, form))
+
+
+def _export_plot(session: Session, name: str, file: Path) -> None:
+    kind = file.suffix.lower().lstrip(".")
+    if kind not in PICTURES:
+        raise UsageError(f"a plot is a file in .{' or .'.join(PICTURES)}", advice=[f"--plot {file}.svg"])
+    url = str(session.client.get(f"{name}:getPlotEndpoint").get(f"{kind}SignedUrl") or "")
+    if not url:
+        session.output.note(f"{name} has no plot yet; one is drawn every minute while it trains")
+        return
+    file.write_bytes(_fetched(url, "plot").content)
+    session.output.note(f"The plot is in {file}")
 
 
 def _chosen(file: Path | None, form: str | None) -> str:
@@ -63,16 +92,20 @@ def _rendered(records: Sequence[Record], form: str) -> str:
 
 
 def _read_lines(url: str) -> list[Record]:
-    """The records behind a signed URL, which the API key has no business with."""
+    return _records(_fetched(url, "metrics").text)
+
+
+def _fetched(url: str, what: str) -> "httpx.Response":
+    """What is behind a signed URL, which the API key has no business with."""
     import httpx
 
     try:
         answer = httpx.get(url, timeout=60.0, verify=trust_for([url]), follow_redirects=False)
     except httpx.HTTPError as error:
-        raise CliError(f"the metrics could not be read: {error or type(error).__name__}") from None
+        raise CliError(f"the {what} could not be read: {error or type(error).__name__}") from None
     if answer.status_code >= 300:
-        raise CliError(f"the metrics could not be read: the storage answered {answer.status_code}")
-    return _records(answer.text)
+        raise CliError(f"the {what} could not be read: the storage answered {answer.status_code}")
+    return answer
 
 
 def _records(text: str) -> list[Record]:

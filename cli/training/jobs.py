@@ -9,16 +9,23 @@ import typer
 from cli.connection.session import Session
 from cli.errors import CliError
 from cli.resources import short_id
+from cli.show.money import dollars
 from cli.show.output import span
 from cli.show.waiting import Verdict, WaitFailed, state_line, state_of, status_of, wait_for
 
-SUPERVISED = "supervised-fine-tuning-job"
+NEWER = frozenset({"supervised-fine-tuning-job", "dpo-job"})
+"""They keep their metrics in a file of which they tell the address."""
 SUCCEEDED = frozenset({"COMPLETED", "EARLY_STOPPED"})
 ENDED = frozenset({"FAILED", "CANCELLED", "EXPIRED", "DELETING", "DELETED", "DELETING_CLEANING_UP"})
+RESUMABLE = frozenset({"FAILED", "CANCELLED", "PAUSED"})
 _LAST_STEPS = 5
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id or name.")]
 MetricsFile = Annotated[Path | None, typer.Option("--filename", help="The file to write; a .csv is CSV.")]
+PlotFile = Annotated[
+    Path | None,
+    typer.Option("--plot", help="Get the picture of loss and evaluations instead: a file in .svg or .png."),
+]
 MetricsFormat = Annotated[str | None, typer.Option("--format", help="jsonl (a JSON object a line) or csv.")]
 
 
@@ -49,11 +56,12 @@ def show_created(session: Session, noun: str, job: Mapping[str, Any], *, wait: b
 
 def show_completed(session: Session, job: Mapping[str, Any]) -> None:
     """What came out, and how to put it to use."""
-    model = str(job.get("modelId") or job.get("outputModel") or "")
+    settings = job.get("trainingConfig") or job
+    model = str(job.get("modelId") or settings.get("outputModel") or "")
     name = session.name("model", model) if model else "the model"
     session.output.note(f"Completed: {name}")
     session.output.note(f"Deploy it with: firectl deploy {short_id(name)} --deployment-id DEPLOYMENT --wait")
-    base = job.get("baseModel")
+    base = settings.get("baseModel")
     if base:
         session.output.note(
             f"If there is no deployment yet: firectl create deployment {base} --enable-addons --wait"
@@ -62,11 +70,19 @@ def show_completed(session: Session, job: Mapping[str, Any]) -> None:
         session.output.resource(job)
 
 
+def show_estimate(session: Session, noun: str, body: Mapping[str, Any]) -> None:
+    """What such a job would cost."""
+    answer = session.client.call("POST", f"{session.parent(noun)}:estimateCost", body=body)
+    if session.output.as_json:
+        session.output.resource(answer)
+    else:
+        session.output.line(f"Estimated Cost: {dollars(answer.get('estimatedCost'))}")
+
+
 def wait_for_job(session: Session, noun: str, name: str, timeout: str) -> dict[str, Any]:
     """Follows a job to its end; a failure comes with the last that it logged."""
     short = short_id(name)
-    stop = "cancel" if noun == SUPERVISED else "delete"
-    lives_on = [f"watch it: firectl get {noun} {short} --watch", f"stop it: firectl {stop} {noun} {short}"]
+    lives_on = [f"watch it: firectl get {noun} {short} --watch", f"stop it: firectl cancel {noun} {short}"]
     try:
         return wait_for(session, name, judge_job, timeout=timeout, lives_on=lives_on)
     except WaitFailed as failure:
@@ -82,7 +98,7 @@ def judge_job(job: Mapping[str, Any] | None) -> Verdict:
     state = state_of(job)
     if state in SUCCEEDED:
         return Verdict(state, done=True)
-    if state in ENDED:
+    if state in ENDED | RESUMABLE:
         code, message = status_of(job)
         return Verdict(state, failure=f"the job is {state}: {message or code}")
     return Verdict(state_line(job, *progress_words(job)))
@@ -93,6 +109,13 @@ def judge_stopped(job: Mapping[str, Any] | None) -> Verdict:
     if job is None or state_of(job) in ENDED | SUCCEEDED:
         return Verdict(state_of(job) if job else "gone", done=True)
     return Verdict(state_line(job))
+
+
+def judge_paused(job: Mapping[str, Any] | None) -> Verdict:
+    """Whether a job that was asked to pause has done so, or has come to its end before."""
+    if job is not None and state_of(job) == "PAUSED":
+        return Verdict("PAUSED", done=True)
+    return judge_stopped(job)
 
 
 def progress_words(job: Mapping[str, Any]) -> list[str]:
@@ -130,7 +153,7 @@ def _row_words(progress: Mapping[str, Any]) -> list[str]:
 
 def _after_failure(noun: str, short: str, state: str) -> list[str]:
     shows = [f"firectl logs {short} --tail 20", f"firectl get {noun} {short}"]
-    if noun == SUPERVISED and state in ("FAILED", "CANCELLED"):
+    if state in RESUMABLE:
         return [f"go on from its last checkpoint: firectl resume {noun} {short}", *shows]
     return shows if state else [f"firectl list {noun}s"]
 

@@ -6,6 +6,7 @@ What has arrived stays when a connection or the program ends, and the next attem
 import contextlib
 import errno
 import hashlib
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -26,11 +27,16 @@ if TYPE_CHECKING:
     import httpx
 
 
+_POOLING_CONFIG = re.compile(r"[0-9]_Pooling/config\.json")
+"""The one file of an embedding model that has a folder of its own."""
+
+
 def download(offer: Offer, folder: Path, count: Count) -> list[Path]:
     """Gets every file into a folder; a file appears under its name only when it is whole."""
     targets = {name: folder / _safe_name(name) for name in offer.names()}
     with _told(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        for place in (folder, *(target.parent for target in targets.values())):
+            place.mkdir(parents=True, exist_ok=True)
         _refuse_too_little_room(offer, folder)
     stop = threading.Event()
     patience = Patience(stop)
@@ -213,6 +219,8 @@ def _told(folder: Path) -> Iterator[None]:
 
 
 def _safe_name(name: str) -> str:
+    if _POOLING_CONFIG.fullmatch(name):
+        return name
     if not name or name.startswith(".") or "/" in name or "\\" in name or not name.isprintable():
         raise CliError(f'"{name}", which the server names, is not a plain file name; nothing was written')
     return name

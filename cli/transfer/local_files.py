@@ -21,6 +21,7 @@ _JUNK = (
 )
 """Besides what is hidden; in lower case."""
 _SHOWN = 5
+_POOLING = re.compile("[0-9]_Pooling")
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ def read_model_folder(folder: Path) -> ModelFolder:
         if reason:
             skipped.setdefault(reason, []).append(path.name)
         else:
-            files.append(LocalFile(path.name, path, size or 0))
+            files.append(LocalFile(path.relative_to(folder).as_posix(), path, size or 0))
     told = [f"{_listed(names)}: {reason}" for reason, names in skipped.items()]
     if not files:
         raise CliError(f"{folder} holds no files to upload", details=told)
@@ -93,8 +94,12 @@ def _dataset_file_name(path: Path) -> str:
 
 
 def _entries(folder: Path) -> list[Path]:
+    """What stands in the folder, and the one file of an embedding model that has a folder of its own."""
     try:
-        return sorted(folder.iterdir())
+        return [
+            pooling if (pooling := path / "config.json").is_file() and _POOLING.fullmatch(path.name) else path
+            for path in sorted(folder.iterdir())
+        ]
     except OSError as error:
         raise CliError(f"cannot read {folder}: {error.strerror}") from None
 

@@ -35,7 +35,13 @@ ROWS: tuple[tuple[tuple[str, ...], tuple[str, ...], str], ...] = (
 PARSERS = tuple(dict.fromkeys(parser for _, _, parser in ROWS))
 
 REFUSES_SYSTEM = re.compile(r"raise_exception\(\s*['\"][^'\"]*\bsystem\b", re.IGNORECASE)
-FUNCTIONS_ROLE = re.compile(r"""['"]functions['"]""")
+# Compared with a role, or in a list of roles: other things may be called "functions" as well.
+FUNCTIONS_ROLE = re.compile(
+    r"""role['"]?\]?(?:\s*\|\s*\w+)?\s*(?:[=!]=\s*|\s(?:not\s+)?in\s*[\[(][^\])]*)['"]functions['"]"""
+    r"""|['"]functions['"]\s*[=!]=\s*[\w.\['"]*role\b"""
+)
+EFFORTS = (("reasoning_effort", ("low", "medium", "high")), ("enable_thinking", ("none", "medium")))
+"""What a template may read, and the reasoning efforts that it tells apart by it."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +58,8 @@ class CallForm:
     """The template shows functions in a message of the role `functions`, as FireFunction's does."""
     system_role: bool = True
     """The template takes system messages."""
+    efforts: tuple[str, ...] = ()
+    """How much the model can be told to think."""
 
 
 PLAIN_TEMPLATE = CallForm()
@@ -68,6 +76,7 @@ def call_form(template: str, model_type: str, supports_tools: bool) -> CallForm:
         shows_calls="tool_calls" in template,
         functions_role=FUNCTIONS_ROLE.search(template) is not None,
         system_role=REFUSES_SYSTEM.search(template) is None,
+        efforts=tuple(dict.fromkeys(each for word, known in EFFORTS if word in template for each in known)),
     )
 
 

@@ -8,8 +8,10 @@ from controlplane.resources.deployed_models.endpoints import router as deployed_
 from controlplane.resources.deployment_shapes.endpoints import router as deployment_shapes
 from controlplane.resources.deployment_shapes.version_endpoints import router as deployment_shape_versions
 from controlplane.resources.deployments.endpoints import router as deployments
+from controlplane.resources.dpo_jobs.endpoints import router as dpo_jobs
 from controlplane.resources.fine_tuning_jobs.endpoints import router as fine_tuning_jobs
 from controlplane.resources.identity_providers.endpoints import router as identity_providers
+from controlplane.resources.inspections.endpoints import router as inspections
 from controlplane.resources.ledger.endpoints import router as billing
 from controlplane.resources.models.endpoints import configs as model_configs
 from controlplane.resources.models.endpoints import router as models
@@ -33,8 +35,10 @@ ROUTERS = (
     models,
     model_configs,
     datasets,
+    inspections,
     fine_tuning_jobs,
     supervised_fine_tuning_jobs,
+    dpo_jobs,
     deployments,
     deployed_models,
     deployment_shapes,

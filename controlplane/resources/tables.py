@@ -15,10 +15,12 @@ from controlplane.resources.deployments.tables import (
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
 from controlplane.resources.garbage import GarbageRow
 from controlplane.resources.identity_providers.tables import IdentityProviderRow, TenantDomainRow
+from controlplane.resources.inspections.tables import InspectionRow
 from controlplane.resources.ledger.tables import LedgerRow, SpendRow
 from controlplane.resources.models.tables import ModelRow
 from controlplane.resources.quotas.tables import QuotaRow
 from controlplane.resources.reservations.tables import ReservationRow
+from controlplane.resources.responses.tables import ResponseRow
 from controlplane.resources.secrets.tables import SecretRow
 from controlplane.resources.users.tables import UserRow
 from controlplane.signin.tables import SignInRow, UserIdentityRow, UserSessionRow
@@ -35,12 +37,14 @@ __all__ = [
     "FineTuningJobRow",
     "GarbageRow",
     "IdentityProviderRow",
+    "InspectionRow",
     "LedgerRow",
     "ModelRow",
     "QuotaRow",
     "ReplicaAdapterRow",
     "ReplicaRow",
     "ReservationRow",
+    "ResponseRow",
     "ScalingRow",
     "SecretRow",
     "SignInRow",

@@ -37,7 +37,8 @@ INVALID = "INVALID"
 MAX_FILES = 2000
 MAX_FILE_BYTES = 2**41
 SHA256 = r"^[0-9a-fA-F]{64}$"
-FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+=-]{0,199}")
+FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@+=-]{0,199}|[0-9]_Pooling/config\.json")
+"""Flat, but for the one file that the engine looks for in a folder."""
 URL_LIFETIME_SECONDS = 3600
 RESUMED = ("upload", "part_size", "etags", "announced")
 """What a row keeps of a file that is on its way: the id of its upload in parts, how large they are, which of

@@ -18,7 +18,7 @@ class Refused(Exception):
     """A URL that is not fetched; the text says why."""
 
 
-def check_url(url: str, *, trusted: bool) -> None:
+def check_url(url: str, *, trusted: bool, schemes: tuple[str, ...] = ("https",)) -> None:
     """Refused unless it is https to a name or a public address; of a trusted issuer http, and anywhere."""
     # What is connected to is made of the URL by another library, to which `１２７.0.0.1` is an address.
     if not url.isascii() or not url.isprintable() or " " in url:
@@ -29,8 +29,8 @@ def check_url(url: str, *, trusted: bool) -> None:
         _ = parts.port
     except ValueError:
         raise Refused(f"{url!r} is not a URL") from None
-    if parts.scheme != "https" and not (trusted and parts.scheme == "http"):
-        raise Refused(f"{url!r} does not begin with https://")
+    if parts.scheme not in schemes and not (trusted and parts.scheme == "http"):
+        raise Refused(f"{url!r} does not begin with {schemes[0]}://")
     if not host or parts.username is not None or parts.password is not None:
         raise Refused(f"{url!r} must name a host, and no user")
     literal = as_address(host)

@@ -16,12 +16,28 @@ from gateway.checks import Check
 from gateway.constraints import limits
 from gateway.constraints.formats import UNENFORCED_HEADER
 from gateway.constraints.schema import FORMATS, OF_TYPE, UNENFORCED, UNENFORCED_OF_TYPE
+from gateway.embeddings import parameters as embeddings
 from gateway.errors import GatewayError
+from gateway.limits import Limits
+from gateway.media.fetching import MOST_REDIRECTS
+from gateway.media.parts import MOST_IMAGES
+from gateway.media.types import NAMES as NAMES_OF_IMAGES
+from gateway.messages import parameters as messages
 from gateway.parameters import PARAMETERS, Parameter
+from gateway.responses import parameters as responses
 
 SUMMARIES = {
     "POST /chat/completions": "Answer a conversation; with `stream`, as server-sent events",
     "POST /completions": "Continue a prompt; with `stream`, as server-sent events",
+    "POST /embeddings": "Turn texts into vectors",
+    "POST /rerank": "Order documents by their relevance to a query",
+    "POST /messages": "Answer a conversation in Anthropic's shape; with `stream`, as its events",
+    "POST /responses": "Answer in the shape of OpenAI's responses; with `stream`, as its events",
+    "GET /responses": "List the stored responses of the account, the newest first",
+    "GET /responses/{response_id}": "Show a stored response",
+    "DELETE /responses/{response_id}": "Delete a stored response",
+    "GET /responses/{response_id}/input_items": "List the items that a stored response was asked with",
+    "POST /responses/{response_id}/cancel": "Refused: no response runs in the background",
     "GET /models": "List the models that the caller can query now",
     "GET /models/{model}": "Show one model that the caller can query",
 }
@@ -38,9 +54,61 @@ is not in this table is refused as unknown. A field that is null counts as not s
 refused one that is false.
 """)
 
+EMBEDDING = prose("""
+Both are asked of models of kind `EMBEDDING_MODEL` (`firectl create model --embedding`): `embeddings` of any
+whose architecture embeds or writes text, `rerank` of those with one score for a pair, as
+`BertForSequenceClassification` with one label. `modules.json` and `1_Pooling/config.json` of
+sentence-transformers say how tokens are pooled. A model that is asked for what it does not do says so;
+documents are never ordered by the vectors of a model that embeds.
+""")
+
+MESSAGES = prose("""
+What holds for chats holds for messages: they are translated into one. Errors have Anthropic's shape, and the
+key may come as `x-api-key`. Clients take the address without `/v1`, or with `/inference`. `usage` has what
+was read from the prompt cache apart. A result with `is_error` is shown to the model with the words "The call
+failed:" before it. `thinking` of the type `disabled` is taken by models that do not think.
+""")
+
+RESPONSES = prose("""
+What holds for chats holds for responses: they are translated into one. A response is stored unless `store` is
+false, for as many days as `HEARTH_RESPONSE_DAYS` says, and only its account sees it. It is written behind the
+answer: while PostgreSQL is away responses are answered, and stored when it is back; when too many wait for
+that, those that are to be stored are refused with 503. A stream that goes wrong ends with `response.failed`.
+""")
+
+MEDIA = prose("""
+Messages of users and results of tools may hold parts of the type `image_url`, for models that take images,
+and `input_audio` (`data` in base64, `format` `wav` or `mp3`), for models that take audio; both are read from
+the model's architecture. An image is given in the request, as `data:…;base64,…`, or as a URL, which the
+gateway fetches before an engine is asked: from public addresses only, after redirects as well. The engine
+gets bytes whose type was read from them. `detail` is a hint. `video_url` is refused.
+""")
+
 NAMES = prose("""
 `model` takes any of these forms. What the caller cannot reach is not found, as if it did not exist. A
 model that is deployed in several places is asked at its default one.
+""")
+
+ROUTED = prose("""
+Of a deployment's ready replicas one is chosen for each request. Requests for one addon go to one replica, so
+that its weights stay there; so do requests with the same header `x-session-affinity`, the same
+`prompt_cache_key`, or else the same `user`; and so do prompts that begin alike for the first thousand
+characters. A replica that has more than 1.25 of an equal share of the requests is passed over, in an order
+that each of these has of its own. All others go where the least is in flight. A replica that cannot be
+reached, or fails before the first byte of its answer, is replaced by another once. One that is taken out of
+service gets nothing new, and has a minute to finish what it has begun.
+
+Hundreds of addons may be loaded on one deployment. An engine holds 32 of them in memory and four in one
+batch; the one that was used longest ago makes room, never one that is in use, and is read again from the
+node's disk when it is asked for.
+""")
+
+CACHED = prose("""
+Prompts that begin alike are read once. `usage.prompt_tokens_details.cached_tokens` and the header
+`fireworks-cached-prompt-tokens` tell how much was found in a cache. On a deployment of another account each
+account has a cache of its own. `prompt_cache_isolation_key` parts it further, and `prompt_cache_max_len: 0`
+keeps a prompt out of all caches. The header `fireworks-server-time-to-first-token` has seconds, as
+`perf_metrics_in_response` tells in more detail.
 """)
 
 CALLING = prose(f"""
@@ -101,6 +169,14 @@ def inference_page() -> str:
         "## Request fields",
         FIELDS,
         table(("field", "of", "what becomes of it", "value", "note"), map(_field, PARAMETERS)),
+        *_other_fields(),
+        "## Where a request goes",
+        ROUTED,
+        "## Prompt caches",
+        CACHED,
+        "## Images and audio",
+        MEDIA,
+        table(("of", "at most"), _media_limits()),
         "## Function calling",
         CALLING,
         table(("the chat template holds", "types", "parser"), _parsers()),
@@ -135,6 +211,36 @@ def _naming_forms() -> str:
 def _field(parameter: Parameter) -> tuple[str, str, str, str, str]:
     value = _rule(parameter.check) if parameter.check else ""
     return code(parameter.name), parameter.of, parameter.fate, value, parameter.note
+
+
+OTHERS = (
+    ("messages", "### Messages", MESSAGES, messages.PARAMETERS),
+    ("responses", "### Responses", RESPONSES, responses.PARAMETERS),
+    ("embeddings", "### Embeddings and rerank", EMBEDDING, embeddings.EMBEDDINGS),
+    ("rerank", "", "", embeddings.RERANK),
+)
+"""Endpoint, heading, text and fields of what is asked in other shapes than a chat's."""
+
+
+def _other_fields() -> Iterator[str]:
+    for endpoint, heading, text, parameters in OTHERS:
+        if heading:
+            yield heading
+            yield text
+        yield table(
+            (f"field of {endpoint}", "what becomes of it", "value", "note"),
+            [(name, fate, value, note) for name, _, fate, value, note in map(_field, parameters)],
+        )
+
+
+def _media_limits() -> Iterator[tuple[str, str]]:
+    limits = Limits()
+    yield "images of a request", str(MOST_IMAGES)
+    yield "bytes of an image that is fetched", f"{limits.image_bytes:,}"
+    yield "seconds that it may take", f"{limits.image_seconds:g}"
+    yield "redirects on the way", str(MOST_REDIRECTS)
+    yield "bytes of a request with all that is given in it", f"{limits.body_bytes:,}"
+    yield "types of images", NAMES_OF_IMAGES
 
 
 def _rule(check: Check) -> str:

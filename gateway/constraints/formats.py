@@ -77,15 +77,16 @@ def checked_schema(field: str, given: Any, *, strict: bool) -> Schema:
 
 def unenforced_header(unenforced: Iterable[str]) -> list[tuple[bytes, bytes]]:
     """The header that lists what of the schemas no answer is held to; none when that is nothing."""
-    listed = shown_list(unenforced)
-    return [(UNENFORCED_HEADER.encode(), quote(listed, safe=" #/,:~._-$").encode())] if listed else []
+    listed = shown_list(quote(part, safe=" #/,:~._-$") for part in unenforced)
+    return [(UNENFORCED_HEADER.encode(), listed.encode())] if listed else []
 
 
 def shown_list(parts: Iterable[str]) -> str:
     text = ", ".join(parts)
     if len(text) <= limits.UNENFORCED_CHARACTERS:
         return text
-    return text[: limits.UNENFORCED_CHARACTERS].rpartition(", ")[0] + ", and more"
+    whole = text[: limits.UNENFORCED_CHARACTERS].rpartition(", ")[0]
+    return f"{whole}, and more" if whole else "more than can be told here"
 
 
 def require_bytes(field: str, encoded: bytes) -> None:

@@ -25,6 +25,7 @@ from urllib.parse import unquote
 import msgspec
 
 from gateway.constraints import limits
+from gateway.constraints.schema_merging import merged
 from gateway.constraints.schema_places import are_apart, escaped, found_at, resolved
 from gateway.constraints.schema_rules import TOO_DEEP, SchemaError, require_valid
 
@@ -207,27 +208,36 @@ class _Reader:
         self._nodes += len(choices)
         if self._nodes > limits.SCHEMA_NODES:
             raise SchemaError(f"it has more than {limits.SCHEMA_NODES} parts")
-        merged = rest
+        unevaluated = rest.pop("unevaluatedProperties", None)
+        whole = rest
         for index, given in enumerate(choices):
             here = f"{place}/allOf/{index}"
-            choice = resolved(given, self._root)
-            if choice is False:
-                raise SchemaError(f"at {here}: it is false, which no value fulfils")
-            merged = self._with(choice if isinstance(choice, dict) else {}, merged, here)
-        return self.read(merged, place, depth + 1)
+            for part in self._unfolded(given, here):
+                whole = self._with(part, whole, here)
+        if unevaluated is not None:  # of all that no part speaks of
+            whole.setdefault("additionalProperties", unevaluated)
+        return self.read(whole, place, depth + 1)
+
+    def _unfolded(self, given: Any, place: str) -> list[dict[str, Any]]:
+        """One part of `allOf`: what it refers to, and what it says itself."""
+        if isinstance(given, dict) and "$ref" in given:
+            own = {name: value for name, value in given.items() if name != "$ref" and name in KEYWORDS}
+            target = self._unfolded(resolved({"$ref": given["$ref"]}, self._root), place)
+            return [*target, *([own] if own else [])]
+        if given is False:
+            raise SchemaError(f"at {place}: it is false, which no value fulfils")
+        if not isinstance(given, dict):
+            return []
+        # Within its part, what is not evaluated is what is not named.
+        if "unevaluatedProperties" in given and "additionalProperties" not in given:
+            given = {**given, "additionalProperties": given["unevaluatedProperties"]}
+            del given["unevaluatedProperties"]
+        return [given]
 
     def _with(self, schema: dict[str, Any], more: Mapping[str, Any], place: str) -> dict[str, Any]:
-        """`schema` and what is said elsewhere; of what both say, one holds, and the other is listed."""
-        both = {name: value for name, value in schema.items() if name in KEYWORDS}
-        for name, value in more.items():
-            if name not in both:
-                both[name] = value
-            elif name == "properties" and not both[name].keys() & value.keys():
-                both[name] = {**value, **both[name]}
-            elif name == "required":
-                both[name] = list(dict.fromkeys([*value, *both[name]]))
-            elif both[name] != value:
-                self.unenforced.append(f"{name} at {place}")
+        """`schema` and what is said elsewhere; what cannot be brought together is listed."""
+        both, lost = merged({name: value for name, value in schema.items() if name in KEYWORDS}, more)
+        self._give_up(lost, place)
         return both
 
     def _typed(self, given: dict[str, Any], place: str, depth: int) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class CallAnswers:
         if not self._native:
             return list(self._read(seen, message))
         deltas = list(self._found(seen, message))
-        if choice.get("finish_reason") not in (None, "length"):
+        if choice.get("finish_reason") not in (None, "length") and not _was_stopped(choice):
             bare = [index for index, call in enumerate(seen.calls) if not call["arguments"]]
             deltas += [self._take(seen, Piece(index, None, "{}")) for index in bare]
         return deltas
@@ -161,6 +161,8 @@ class CallAnswers:
         if not seen.calls or choice["finish_reason"] == "length":
             return
         for call in seen.calls:
+            if _was_stopped(choice) and not _is_object(call["arguments"]):
+                raise _cut_off("a text of 'stop' came up inside the call", "stop")
             self._require_right(call)
         choice["finish_reason"] = "function_call" if self._calling.older else "tool_calls"
 
@@ -175,7 +177,7 @@ class CallAnswers:
                     "the call needs more tokens than 'max_tokens' and the context leave", "max_tokens"
                 )
             return
-        if isinstance(choice.get("stop_reason"), str):
+        if _was_stopped(choice):
             raise _cut_off("a text of 'stop' came up inside the call", "stop")
         raise _wrong("the model's engine did not keep to the form of a call")
 
@@ -210,6 +212,18 @@ class CallAnswers:
         if self._short_ids:
             return _random(9)
         return "call_" + _random(24)
+
+
+def _was_stopped(choice: dict[str, Any]) -> bool:
+    """Whether it ended with one of the texts of `stop`."""
+    return isinstance(choice.get("stop_reason"), str)
+
+
+def _is_object(arguments: str) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(arguments), dict)
+    except NOT_JSON:
+        return False
 
 
 def _random(length: int) -> str:

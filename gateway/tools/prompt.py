@@ -18,6 +18,7 @@ from gateway.tools.grammar import shown_call, shown_calls
 from gateway.tools.requested import Calling, Function
 
 Message = dict[str, Any]
+Content = str | list[dict[str, Any]] | None
 
 INTRODUCTION = "You can call these functions. Each is given with the JSON Schema of its arguments."
 HOW = "To call {which}, answer with nothing but {form}"
@@ -66,8 +67,22 @@ def _introduced(messages: list[Message], words: str, form: CallForm) -> list[Mes
 
 
 def _preceded(message: Message, words: str) -> Message:
-    own = text_of(message["content"])
-    return {**message, "content": f"{words}\n\n{own}" if own else words}
+    return {**message, "content": _joined(words, message["content"])}
+
+
+def _joined(first: Content, second: Content) -> Content:
+    """One content of two: text where both are, and parts where one of them shows more than text."""
+    if _is_text(first) and _is_text(second):
+        return "\n\n".join(text for text in (text_of(first), text_of(second)) if text)
+    return [*_parts(first), *_parts(second)]
+
+
+def _is_text(content: Content) -> bool:
+    return not isinstance(content, list) or all(part["type"] == "text" for part in content)
+
+
+def _parts(content: Content) -> list[dict[str, Any]]:
+    return content if isinstance(content, list) else [{"type": "text", "text": content or ""}]
 
 
 def _in_words(messages: list[Message], form: CallForm) -> list[Message]:
@@ -80,9 +95,14 @@ def _in_words(messages: list[Message], form: CallForm) -> list[Message]:
             message = _called(message, form)
         elif message["role"] == "tool":
             name = names.get(message["tool_call_id"], "the function")
-            message = {"role": "user", "content": f"{name} returned: {text_of(message['content'])}"}
+            content = message["content"]
+            told = _parts(f"{name} returned:") + _parts(content)
+            message = {
+                "role": "user",
+                "content": f"{name} returned: {text_of(content)}" if _is_text(content) else told,
+            }
             if shown and shown[-1]["role"] == "user":
-                message = _preceded(message, text_of(shown.pop()["content"]))
+                message["content"] = _joined(shown.pop()["content"], message["content"])
         shown.append(message)
     return shown
 
@@ -95,7 +115,7 @@ def _called(message: Message, form: CallForm) -> Message:
     return {**kept, "content": f"{own}\n{text}" if own else text}
 
 
-def text_of(content: str | list[dict[str, str]] | None) -> str:
+def text_of(content: Content) -> str:
     if isinstance(content, list):
-        return "\n".join(part["text"] for part in content)
+        return "\n".join(part["text"] for part in content if part["type"] == "text")
     return content or ""

@@ -71,6 +71,9 @@ def read_calling(fields: Mapping[str, Any], shown_functions: list[Any] | None = 
     parallel = fields.get("parallel_tool_calls")
     if parallel is not None:
         boolean("parallel_tool_calls", parallel)
+    if older and parallel:
+        message = "an answer to 'functions' holds one call: give 'tools' for several"
+        raise invalid(message, "parallel_tool_calls")
     if not functions:
         if choice not in ("auto", "none"):
             raise invalid(f"'{param}' asks for a tool, but there are no 'tools'", param)

@@ -229,12 +229,14 @@ def test_metrics_are_given_out_a_record_a_step(firectl, server):
     assert firectl("ftj", "export-metrics", "j", "--format", "csv").out == "step,loss\n1,2.5\n"
 
 
-@pytest.mark.parametrize("verb", ["cancel", "resume"])
-def test_what_only_the_other_jobs_can_is_refused_with_what_to_do(firectl, server, verb):
-    ran = firectl(verb, "fine-tuning-job", "j")
-    assert (ran.code, server.requests) == (1, [])
-    assert "only supervised fine-tuning jobs can" in ran.err
-    assert "firectl delete fine-tuning-job j" in ran.err
+def test_a_job_is_queued_with_a_priority_and_moved(firectl, server):
+    server.on("POST", PATH.rpartition("/")[0], {"name": NAME})
+    server.on("PATCH", PATH, {"name": NAME, "priority": 20})
+    flags = ("--dataset", "d", "--base-model", "b", "--kind", "conversation")
+    assert firectl("create", "ftj", *flags, "--priority", "-5").code == 0
+    assert server.sent("POST")[0].body["priority"] == -5
+    assert firectl("update", "ftj", "j", "--priority", "20").code == 0
+    assert server.sent("PATCH")[0].body == {"priority": 20}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from cli.errors import CliError, Stopped
 from cli.transfer import fetching, retries
 from cli.transfer.crew import PARALLEL, Crew
-from cli.transfer.local_files import LocalFile
+from cli.transfer.local_files import LocalFile, read_model_folder
 from cli.transfer.parts import Reading
 
 MODEL = "/v1/accounts/acme/models/m"
@@ -100,6 +100,33 @@ def test_a_disk_without_room_for_all_of_it_takes_nothing(firectl, offered, tmp_p
 def test_a_model_without_files_is_told(firectl, api, tmp_path):
     api.on("GET", f"{MODEL}:getDownloadEndpoint", {"filenameToSignedUrls": {}})
     assert "has no files to download" in firectl("download", "model", "m", str(tmp_path)).err
+
+
+def test_the_one_file_that_has_a_folder_is_sent_and_fetched_with_it(firectl, api, tmp_path):
+    """How an embedding model pools its tokens stands where sentence-transformers puts it."""
+    for name in ("config.json", "model.safetensors", "1_Pooling/config.json", "2_Dense/config.json"):
+        place = tmp_path / "model" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(CONTENT)
+    folder = read_model_folder(tmp_path / "model")
+    assert [file.name for file in folder.files] == [
+        "1_Pooling/config.json",
+        "config.json",
+        "model.safetensors",
+    ]
+    assert folder.skipped == ["2_Dense: a folder; the files of a model stand beside each other"]
+    offer = {
+        name: {"1_Pooling/config.json": value}
+        for name, value in (
+            ("filenameToSignedUrls", f"{api.url}/storage/w"),
+            ("filenameToSize", str(len(CONTENT))),
+            ("filenameToSha256", SHA256),
+        )
+    }
+    api.on("GET", f"{MODEL}:getDownloadEndpoint", offer)
+    api.on("GET", "/storage/w", api.raw(200, CONTENT))
+    assert firectl("download", "model", "m", str(tmp_path / "to")).code == 0
+    assert (tmp_path / "to" / "1_Pooling" / "config.json").read_bytes() == CONTENT
 
 
 def test_a_network_that_stays_away_is_given_up_and_the_model_is_kept(firectl, api, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -140,7 +141,7 @@ def test_a_value_never_shows_even_when_it_is_wrong(firectl):
 
 
 def test_a_quota_is_listed_shown_and_set_up_to_its_most(firectl):
-    assert "serverless-inference-rpm    6000" in firectl.done("list", "quotas").out
+    assert re.search(r"^serverless-inference-rpm +6000 ", firectl.done("list", "quotas").out, re.MULTILINE)
     changed = firectl.done("quota", "update", "serverless-inference-rpm", "--value", "300")
     assert "Value: 300\n" in changed.out
     assert firectl.json("get", "quota", "serverless-inference-rpm")["value"] == "300"

@@ -40,6 +40,11 @@ ADAPTER_FILES = {
     "adapter_model.safetensors": safetensors(adapter_tensors()),
 }
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
+PAIR = {
+    "input": {"messages": [{"role": "user", "content": "Hi"}]},
+    "preferred_output": [{"role": "assistant", "content": "Hello"}],
+    "non_preferred_output": [{"role": "assistant", "content": "What?"}],
+}
 TEXT = {"question": "Which colour has the sky?", "answer": "Blue"}
 SETTINGS = f"""\
 dataset: my-dataset
@@ -203,6 +208,12 @@ class World:
         body = {"dataset": f"{home}/datasets/my-dataset", "baseModel": base}
         self.call("POST", "supervisedFineTuningJobs", body, supervisedFineTuningJobId=id)
 
+    def add_preference_job(self, id: str) -> None:
+        self.add_dataset("my-pairs", rows(PAIR))
+        home, base = f"accounts/{self.account}", f"accounts/fireworks/models/{BASE_ID}"
+        body = {"dataset": f"{home}/datasets/my-pairs", "trainingConfig": {"baseModel": base}}
+        self.call("POST", "dpoJobs", body, dpoJobId=id)
+
     def add_service_account(self, id: str) -> None:
         self.call("POST", "users", {"serviceAccount": True, "role": "user"}, userId=id)
 
@@ -239,6 +250,7 @@ GIVEN: dict[str, Callable[..., None]] = {
     r"public model (\S+)": lambda world, id: world.add_model(id, public=True),
     r"addon (\S+) of (\S+)": lambda world, id, base: world.add_addon(id, base),
     r"dataset (\S+)": lambda world, id: world.add_dataset(id, rows(CHAT)),
+    r"pairs (\S+)": lambda world, id: world.add_dataset(id, rows(PAIR)),
     r"texts (\S+)": lambda world, id: world.add_dataset(id, rows(TEXT)),
     r"deployment (\S+) of (\S+)": lambda world, id, base: world.add_deployment(id, base),
     r"wide deployment (\S+) of (\S+)": lambda world, id, base: world.add_deployment(
@@ -253,6 +265,7 @@ GIVEN: dict[str, Callable[..., None]] = {
     r"reservation (\S+)": lambda world, id: world.add_reservation(id),
     r"copy (\S+) of (\S+)": lambda world, id, source: world.add_copy(id, source),
     r"supervised job (\S+)": lambda world, id: world.add_supervised_job(id),
+    r"preference job (\S+)": lambda world, id: world.add_preference_job(id),
     r"service account (\S+)": lambda world, id: world.add_service_account(id),
     r"key (\S+)": lambda world, name: world.add_key(name),
     r"secret file": lambda world: world.write(".", {"secret.txt": b"xyz\n"}),

@@ -7,6 +7,7 @@ from sqlalchemy import select
 
 from controlplane.bootstrap import ensure_account
 from controlplane.resources.tables import DatasetRow, FineTuningJobRow, ModelRow
+from workers.reconcile.fine_tuning.spec import job_spec
 
 JOBS = "/v1/accounts/hearth/fineTuningJobs"
 BASE = "accounts/hearth/models/base"
@@ -81,6 +82,43 @@ async def test_a_job_gets_the_base_models_defaults(api):
     assert job["dataset"] == "accounts/hearth/datasets/chats"
 
 
+async def test_a_large_base_is_kept_in_four_bits_unless_the_job_asks_otherwise(api, db):
+    with db.session() as session:
+        base = session.scalars(select(ModelRow).where(ModelRow.id == "base")).one()
+        base.facts = {**base.facts, "parameter_count": 70_000_000_000}
+    job = (await api.post(JOBS, json=CONVERSATION)).json()
+    assert (job["tuningMethod"], job["batchSize"], job["learningRate"]) == ("QLORA", 8, 2e-5)
+    asked = (await api.post(JOBS, json={**CONVERSATION, "tuningMethod": "LORA"})).json()
+    assert asked["tuningMethod"] == "LORA"
+
+
+async def test_settings_beyond_the_originals_are_kept_and_passed_to_the_trainer(api, db, settings):
+    own = {
+        "tuningMethod": "QLORA",
+        "seed": 7,
+        "loraDropout": 0.1,
+        "weightDecay": 0.01,
+        "gradientAccumulationSteps": 2,
+        "acceleratorCount": 2,
+    }
+    job = (await api.post(JOBS, json={**CONVERSATION, **own})).json()
+    assert {name: job[name] for name in own} == own
+    assert (job["batchSize"], "effectiveSettings" in job) == (16, False)
+    with db.session() as session:
+        document = job_spec(session, session.scalars(select(FineTuningJobRow)).one(), settings)
+    told = ("quantize_base", "seed", "lora_dropout", "weight_decay", "batch_size", "processes")
+    assert [document[name] for name in told] == [True, 7, 0.1, 0.01, 32, 2]
+
+
+async def test_a_job_shows_what_its_trainer_runs_with(api, db):
+    name = (await api.post(JOBS, json=CONVERSATION)).json()["name"]
+    said = {"tuning_method": "LORA", "precision": "bfloat16", "processes": 1, "memory_bytes": 5}
+    with db.session() as session:
+        session.scalars(select(FineTuningJobRow)).one().progress = {"phase": "TRAINING", "settings": said}
+    shown = (await api.get(f"/v1/{name}")).json()["effectiveSettings"]
+    assert (shown["tuningMethod"], shown["precision"], shown["memoryBytes"]) == ("LORA", "bfloat16", "5")
+
+
 async def test_snake_case_as_the_settings_file_has_it_is_understood(api):
     body = {"dataset": "texts", "base_model": BASE, "model_id": "mine", "lora_rank": 16, "epochs": 2.5}
     body["text_completion"] = {"input_template": "{question}", "output_template": "{answer}"}
@@ -106,8 +144,8 @@ async def test_a_job_may_go_on_from_an_addon(api):
     ("change", "status", "words"),
     [
         ({"conversation": None}, 400, "exactly one"),
-        ({"textCompletion": COMPLETION["textCompletion"]}, 400, "both"),
-        ({"textClassification": {"text": "a", "label": "b"}}, 400, "textClassification"),
+        ({"textCompletion": COMPLETION["textCompletion"]}, 400, "2 are given"),
+        ({"textClassification": {"text": "a", "label": "b"}}, 400, "2 are given"),
         ({"dataset": ""}, 400, "dataset"),
         ({"datasets": [{"dataset": "texts"}]}, 400, "different datasets"),
         ({"evaluationSplit": 0.3}, 400, "evaluationSplit has no effect"),
@@ -128,11 +166,21 @@ async def test_a_job_may_go_on_from_an_addon(api):
         ({"loraRank": 65}, 400, "loraRank"),
         ({"batchSize": 12}, 400, "power of 2"),
         ({"batchSize": 16, "microBatchSize": 3}, 400, "multiple"),
+        ({"batchSize": 16, "acceleratorCount": 3}, 400, "acceleratorCount 3 does not divide"),
+        ({"batchSize": 16, "acceleratorCount": 4, "microBatchSize": 8}, 400, "the 4 of each accelerator"),
         ({"cutoffLength": 513}, 400, "512"),
+        ({"loraTargetModules": ["q_proj", "lm_head"]}, 400, "lm_head cannot be tuned"),
+        ({"loraTargetModules": ["w1"]}, 400, "of LlamaForCausalLM q_proj, k_proj"),
+        ({"loraDropout": 1}, 400, "loraDropout"),
+        ({"tuningMethod": "FULL"}, 400, "tuningMethod"),
+        ({"seed": -1}, 400, "seed"),
         ({"lrSchedulerType": "zigzag"}, 400, "lrSchedulerType"),
         ({"earlyStop": True}, 400, "evaluation"),
         ({"conversation": {"jinjaTemplate": "{% for %}"}}, 400, "line 1"),
-        ({"wandbProject": "x"}, 400, "wandbProject"),
+        ({"wandbProject": "x"}, 400, "wandbApiKey is required"),
+        ({"wandbApiKey": "key"}, 400, "wandbProject is required"),
+        ({"wandbApiKey": "a key", "wandbProject": "x"}, 400, "wandbApiKey is not an API key"),
+        ({"wandbApiKey": "key", "wandbProject": "../x"}, 400, "wandbProject"),
         ({"modelId": "base"}, 409, "base"),
         ({"modelId": "Bad_Id"}, 400, "modelId"),
         ({"colour": "red"}, 400, "colour"),

@@ -1,4 +1,4 @@
-"""Reading a job's log and its metrics through the API, in both collections."""
+"""Reading a job's log and its metrics through the API, in every collection."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ BODY = {"dataset": "chats", "baseModel": "accounts/hearth/models/base"}
 BODIES = {
     "fineTuningJobs": {**BODY, "conversation": {}},
     "supervisedFineTuningJobs": BODY,
+    "dpoJobs": {"dataset": "pairs", "trainingConfig": {"baseModel": "accounts/hearth/models/base"}},
+}
+QUERIES = {
+    "fineTuningJobs": "fineTuningJobId",
+    "supervisedFineTuningJobs": "supervisedFineTuningJobId",
+    "dpoJobs": "dpoJobId",
 }
 
 
@@ -33,6 +39,9 @@ def inputs(db, admin_key):
                     context_length=512,
                 ),
                 DatasetRow(account_id="hearth", id="chats", state="READY", format="CHAT", example_count=100),
+                DatasetRow(
+                    account_id="hearth", id="pairs", state="READY", format="PREFERENCE", example_count=100
+                ),
             ]
         )
 
@@ -41,8 +50,7 @@ def inputs(db, admin_key):
 async def job(request, api):
     """A job's path in each of the collections."""
     collection = request.param
-    query = "fineTuningJobId" if collection == "fineTuningJobs" else "supervisedFineTuningJobId"
-    made = await api.post(f"{ACCOUNT}/{collection}?{query}=j", json=BODIES[collection])
+    made = await api.post(f"{ACCOUNT}/{collection}?{QUERIES[collection]}=j", json=BODIES[collection])
     assert made.status_code == 200, made.text
     return f"{ACCOUNT}/{collection}/j"
 

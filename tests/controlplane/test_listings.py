@@ -178,6 +178,24 @@ def _jobs(base):
             model_id="m-2",
             settings=text,
         ),
+        *_preference_jobs({**chat, "batch_tokens": 0, "batch_rows": 4, "accumulation": 1}),
+    ]
+
+
+def _preference_jobs(settings):
+    more = {"epochs": 2, "weight_decay": 0.1, "lora_dropout": 0.5, "estimated_cost": 1_500_000_000}
+    losses = ({"method": "dpo", "beta": 0.2}, {"method": "orpo", "odds_weight": 0.3})
+    return [
+        FineTuningJobRow(
+            account_id="hearth",
+            id=loss["method"],
+            collection="dpoJobs",
+            kind="preference",
+            state="RUNNING",
+            model_id=f"m-{loss['method']}",
+            settings={**settings, **more, "preference": loss},
+        )
+        for loss in losses
     ]
 
 
@@ -195,6 +213,7 @@ WORLD = {
     "identityProviders": "/v1/accounts/hearth/identityProviders",
     "deploymentShapes": "/v1/accounts/hearth/deploymentShapes",
     "supervisedFineTuningJobs": "/v1/accounts/hearth/supervisedFineTuningJobs",
+    "dpoJobs": "/v1/accounts/hearth/dpoJobs",
     "quotas": "/v1/accounts/hearth/quotas",
     "reservations": "/v1/accounts/hearth/reservations",
 }

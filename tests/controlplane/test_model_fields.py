@@ -36,7 +36,6 @@ async def test_a_value_that_an_enum_does_not_have_is_answered_with_those_it_has(
         ({"deprecationDate": {"year": 2030, "month": 1, "day": 31}}, "deprecationDate"),
         ({"deprecationDate": {"year": 2030, "month": 13}}, "deprecationDate.month"),
         ({"deprecationDate": "2030-01-31"}, "deprecationDate"),
-        ({"supportsImageInput": True}, "supportsImageInput"),
         ({"trainingContextLength": 8}, "trainingContextLength"),
         ({"snapshotType": "INCREMENTAL_SNAPSHOT"}, "snapshotType"),
         ({"baseModelDetails": {"checkpointFormat": "UNINITIALIZED"}}, "checkpointFormat"),

@@ -104,13 +104,14 @@ async def test_every_quota_is_listed_with_its_default_and_what_is_used(api):
 
 
 async def test_the_list_can_be_filtered_ordered_and_read_in_pages(api):
-    asked = {"filter": "value >= 5000", "orderBy": "value desc", "pageSize": 2}
+    asked = {"filter": "value >= 5000", "orderBy": "value desc", "pageSize": 3}
     first = (await api.get(f"{P}/quotas", params=asked)).json()
     second = (await api.get(f"{P}/quotas", params={**asked, "pageToken": first["nextPageToken"]})).json()
     names = [quota["name"].rpartition("/")[2] for quota in first["quotas"] + second["quotas"]]
-    assert first["totalSize"] == 4
+    assert first["totalSize"] == 6
     assert names[0] == "monthly-spend-usd"
-    assert sorted(names) == ["datasets", "models", "monthly-spend-usd", "serverless-inference-rpm"]
+    served = [f"serverless-inference-{each}" for each in ("generated-tpm", "prompt-tpm", "rpm")]
+    assert sorted(names) == ["datasets", "models", "monthly-spend-usd", *served]
 
 
 async def test_an_admin_sets_a_value_up_to_the_maximum(api, db):

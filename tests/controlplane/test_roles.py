@@ -21,7 +21,11 @@ from tests.controlplane.roles import add_user
 
 OWNERS_PERMISSIONS = {"resources.change", "keys.manage"}
 """Those that the table may grant for what is one's own."""
-TABLES = {"supervised_fine_tuning_jobs": "fine_tuning_jobs", "versions": "deployment_shape_versions"}
+TABLES = {
+    "supervised_fine_tuning_jobs": "fine_tuning_jobs",
+    "dpo_jobs": "fine_tuning_jobs",
+    "versions": "deployment_shape_versions",
+}
 """Where a collection's rows are, if not in the table of its name."""
 BODIES = {
     "get_upload_endpoint": {"filenameToSize": {"config.json": 2, "data.jsonl": 2}},

@@ -57,3 +57,6 @@ def test_every_inference_endpoint_has_a_summary() -> None:
 def test_every_inference_field_stands_in_the_page_once_for_each_endpoint() -> None:
     page = (ROOT / "docs" / "inference.md").read_text(encoding="utf-8")
     assert [each.name for each in PARAMETERS if page.count(f"\n| `{each.name}` | {each.of} |") != 1] == []
+    for endpoint, _, _, parameters in inference.OTHERS:
+        fields = page.partition(f"| field of {endpoint} |")[2].partition("\n\n")[0]
+        assert [each.name for each in parameters if fields.count(f"\n| `{each.name}` |") != 1] == []

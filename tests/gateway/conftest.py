@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,14 +16,23 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
+from controlplane.checks.tool_calls import call_form
 from controlplane.config import Settings
 from controlplane.db import Base, Database, import_tables
 from gateway.app import create_app
 from gateway.gateway import Gateway
 from gateway.limits import Limits
+from tests.gateway.engines import engine_running
 from tests.gateway.fake_engine import FakeEngine
 from tests.gateway.serving import serving, wait_until
 from tests.gateway.world import World
+
+MODEL = Path(__file__).resolve().parents[2] / "quickstart" / "model"
+# The model was taught tools without being shown them, in the form of Llama's.
+TAUGHT = (
+    json.loads((MODEL / "tokenizer_config.json").read_text())["chat_template"]
+    + '{# <|python_tag|> {"name": …, "parameters": …} #}'
+)
 
 QUICK = Limits(
     snapshot_seconds=0.05,
@@ -200,3 +211,22 @@ def served(
 def limits() -> Callable[..., Limits]:
     """The tests' limits with some changed."""
     return lambda **changed: replace(QUICK, **changed)
+
+
+@dataclass(frozen=True)
+class RealEngine:
+    url: str
+    tool_template: str
+    """Its chat template, which shows tools."""
+
+
+@pytest.fixture(scope="package")
+def real_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealEngine]:
+    """The engine with the quickstart's model as a worker starts it, for all tests that ask a real one."""
+    folder = tmp_path_factory.mktemp("engine")
+    template = folder / "chat_template.jinja"
+    template.write_text(TAUGHT)
+    parser = call_form(TAUGHT, "llama", True).parser
+    wanted = {"enable_adapters": True, "max_lora_rank": 8, "chat_template": TAUGHT, "tool_parser": parser}
+    with engine_running(MODEL, folder, template, **wanted) as url:
+        yield RealEngine(url, TAUGHT)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from functools import partial
 from typing import Any
 
 from tests.gateway.serving import until_set
@@ -29,6 +30,9 @@ class FakeEngine:
         self.endless = False
         self.fault = ""
         """`500`, `400`, `die-midway`, `error-first` or `error-midway`."""
+        self.code = 400
+        """Of the fault `error-first`."""
+        self.url = ""
         self.complaint = "top_p is bad (parameter=top_p, value=7)"
         self.may_start = threading.Event()
         """Cleared, the engine holds its first event back; the headers are sent at once."""
@@ -72,7 +76,8 @@ class FakeEngine:
             await self._stream(path, body, send)
         else:
             await until_set(self.may_start)
-            await _send_json(send, 200, self._whole(path, body))
+            answers = {"/v1/embeddings": _embeddings, "/v1/rerank": _rerank}
+            await _send_json(send, 200, answers.get(path, partial(self._whole, path))(body))
 
     def _whole(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         choice: dict[str, Any] = {
@@ -108,7 +113,7 @@ class FakeEngine:
         await _send_part(send, b": hello\n\n")
         await until_set(self.may_start)
         if self.fault == "error-first":
-            await _send_event(send, _error(400, f"{body['model']} cannot do that"))
+            await _send_event(send, _error(self.code, f"{body['model']} cannot do that"))
             await _send_event(send, "[DONE]")
             return
         sent = 0
@@ -157,6 +162,29 @@ class FakeEngine:
                 for token in tokens
             ]
         }
+
+
+def _embeddings(body: dict[str, Any]) -> dict[str, Any]:
+    given = body["input"] if isinstance(body["input"], list) else [body["input"]]
+    vector: Any = [0.5, 0.25] if body.get("encoding_format") != "base64" else "AAAAPwAAgD4="
+    return {
+        "id": "embd-1",
+        "object": "list",
+        "created": 1,
+        "model": body["model"],
+        "data": [{"index": at, "object": "embedding", "embedding": vector} for at in range(len(given))],
+        "usage": {"prompt_tokens": 7, "total_tokens": 7, "completion_tokens": 0},
+    }
+
+
+def _rerank(body: dict[str, Any]) -> dict[str, Any]:
+    documents = list(enumerate(body["documents"]))[::-1][: body.get("top_n")]
+    results = [
+        {"index": at, "document": {"text": text, "multi_modal": None}, "relevance_score": at / 10}
+        for at, text in documents
+    ]
+    usage = {"prompt_tokens": 9, "total_tokens": 9}
+    return {"id": "rerank-1", "model": body["model"], "usage": usage, "results": results}
 
 
 def _error(code: int, message: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -12,7 +13,8 @@ from starlette.datastructures import Headers
 
 from controlplane.db import AsyncDatabase
 from controlplane.prices import Prices
-from controlplane.resources.tables import ApiKeyRow, LedgerRow, ReplicaRow, SpendRow
+from controlplane.resources.quotas.catalog import allow
+from controlplane.resources.tables import ApiKeyRow, LedgerRow, ReplicaRow, ResponseRow, SpendRow
 from gateway.keys import KeyCache
 from gateway.metering import Meter, time_ordered_uid
 from tests.gateway.serving import Wire, wait_until
@@ -71,6 +73,26 @@ def test_a_database_that_goes_away_stops_no_known_caller(served, behind_wire, wi
     assert behind_wire.gateway.is_ready
 
 
+def test_responses_are_answered_without_a_database_and_stored_when_it_is_back(served, behind_wire, wire, db):
+    client = behind_wire.openai(served.key)
+    assert client.responses.create(model=served.base, input="count").output_text
+    wire.cut()
+    made = client.responses.create(model=served.base, input="count")
+    assert client.responses.retrieve(made.id).id == made.id
+    again = client.responses.create(model=served.base, input="again", previous_response_id=made.id)
+    for path in (f"/v1/responses/resp_{0:032x}", "/v1/responses"):
+        answer = behind_wire.http(served.key).get(path)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "UNAVAILABLE")
+    wire.mend()
+
+    def stored():
+        with db.session() as session:
+            return {again.id, made.id} <= set(session.scalars(select(ResponseRow.id)))
+
+    assert wait_until(stored)
+    assert behind_wire.gateway.is_ready
+
+
 def test_a_database_that_hangs_stops_no_known_caller(served, behind_wire, wire, db):
     """Connections stay open and nothing comes back: the worst way for a database to be away."""
     client = behind_wire.openai(served.key)
@@ -82,6 +104,40 @@ def test_a_database_that_hangs_stops_no_known_caller(served, behind_wire, wire, 
     wire.mend()
     assert wait_until(lambda: len(usage_rows(db)) == 4)
     assert wait_until(lambda: behind_wire.http("fw_never_seen").get("/v1/models").status_code == 401)
+
+
+def test_a_gateway_that_is_left_alone_serves_counts_limits_and_writes_its_usage_once(
+    world, engine, engine_url, start_gateway, settings, wire, limits, db
+):
+    """Without Postgres, Valkey and the API: what it has seen is all that it needs."""
+    base = world.add_base("fireworks", "llama", public=True)
+    deployment = world.add_deployment("fireworks", "shared", base)
+    world.add_replica(deployment, engine_url, "base-uid")
+    world.load("fireworks", "llama-1", base, deployment)
+    url = make_url(settings.database_url).set(host="127.0.0.1", port=wire.port)
+    running = start_gateway(
+        limits(database_seconds=0.5),
+        database_url=url.render_as_string(hide_password=False),
+        redis_url="redis://127.0.0.1:1/0",
+        api_url="http://127.0.0.1:1",
+        quotas={"serverless-inference-rpm": allow(6), "serverless-inference-generated-tpm": allow(10)},
+    )
+    http, sent = running.http(world.keys["acme"]), {"model": "fireworks/llama", "prompt": "count"}
+    assert http.post("/v1/completions", json=sent).status_code == 200
+    assert wait_until(lambda: len(usage_rows(db)) == 1)
+    wire.cut()
+    statuses = [http.post("/v1/completions", json=sent).status_code for _ in range(4)]
+    assert statuses == [200, 200, 200, 429], "12 tokens have come by then"
+    asked = running.http(world.keys["rival"]).post("/v1/completions", json=sent)
+    assert asked.status_code == 503, "a key that was never seen cannot be looked up"
+    assert http.get("/v1/accounts/acme/models").status_code == 503
+    wire.mend()
+    assert wait_until(lambda: len(usage_rows(db)) == 4)
+    rival = running.http(world.keys["rival"])
+    assert wait_until(lambda: rival.post("/v1/completions", json=sent).status_code == 200)
+    rows = wait_until(lambda: found if len(found := usage_rows(db)) == 5 else None)
+    assert sum(row.completion_tokens for row in rows) == 15
+    assert len(engine.requests) == 5
 
 
 def test_a_key_expires_while_the_database_is_away(served, behind_wire, wire, db):
@@ -188,3 +244,43 @@ def test_uids_begin_with_their_time():
     assert uids == sorted(uids)
     assert {(uid.version, uid.variant) for uid in uids} == {(7, uuid.RFC_4122)}
     assert len({time_ordered_uid(moments[0].timestamp()) for _ in range(1000)}) == 1000
+
+
+def test_a_model_that_was_deployed_a_moment_ago_answers_though_the_known_routes_are_older(
+    served, world, start_gateway, limits
+):
+    running = start_gateway(limits(snapshot_seconds=3600.0))
+    http = running.http(served.key)
+    assert http.get("/v1/models/acme/late").status_code == 404
+    base = world.add_base("acme", "late")
+    world.load("acme", "late-1", base, world.add_deployment("acme", "later", base))
+    assert http.get("/v1/models/acme/late").json()["id"] == "accounts/acme/models/late"
+
+
+def test_wrong_names_asked_for_together_cost_one_look(served, start_gateway, limits):
+    running = start_gateway(limits(snapshot_seconds=3600.0, look_again_pause=0.5))
+    reads = []
+    read = running.gateway.load_snapshot
+
+    async def load_snapshot():
+        reads.append(1)
+        await read()
+
+    running.gateway.load_snapshot = load_snapshot
+    with ThreadPoolExecutor(8) as pool:
+        answers = pool.map(lambda name: running.http(served.key).get(f"/v1/models/{name}"), "abcdefgh")
+        assert {answer.status_code for answer in answers} == {404}
+    assert len(reads) <= 2
+
+
+def test_a_wrong_name_is_told_though_the_database_hangs(served, start_gateway, settings, wire, limits):
+    url = make_url(settings.database_url).set(host="127.0.0.1", port=wire.port)
+    running = start_gateway(
+        limits(database_seconds=30.0, look_again_seconds=0.2),
+        database_url=url.render_as_string(hide_password=False),
+    )
+    http = running.http(served.key)
+    assert http.get("/v1/models").status_code == 200
+    wire.freeze()
+    assert http.get("/v1/models/acme/nothing").status_code == 404
+    wire.mend()

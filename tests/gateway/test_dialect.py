@@ -2,6 +2,7 @@
 
 import pytest
 
+from controlplane.checks.tool_calls import call_form
 from gateway.dialect import translate_chat, translate_completion
 from gateway.errors import GatewayError
 from gateway.parameters import BOTH, OF_CHAT, OF_COMPLETIONS, PARAMETERS, Fate
@@ -40,6 +41,21 @@ TRANSLATED = [
     (chat, {"logprobs": False}, {}),
     (completion, {"logprobs": 3}, {"logprobs": 3}),
     (completion, {"logprobs": False}, {}),
+    (completion, {"logprobs": True, "top_logprobs": 2}, {"logprobs": 2, "return_token_ids": True}),
+    # sampling that the engine's plug-in does
+    (chat, {"typical_p": 0.5}, {"vllm_xargs": {"typical_p": 0.5}}),
+    (chat, {"typical_p": 1}, {}),
+    (
+        completion,
+        {"mirostat_target": 3, "mirostat_lr": 0.2},
+        {"vllm_xargs": {"mirostat_target": 3.0, "mirostat_lr": 0.2}},
+    ),
+    (chat, {"temperature": 0, "typical_p": 0.5}, {"temperature": 0}),
+    (chat, {"temperature": 0, "n": 2}, {"temperature": 1.0, "top_k": 1, "n": 2}),
+    # what is told besides
+    (chat, {"echo": True}, {"return_prompt_text": True}),
+    (chat, {"raw_output": True}, {"return_prompt_text": True, "return_token_ids": True}),
+    (chat, {"perf_metrics_in_response": True}, {}),
 ]
 
 
@@ -58,7 +74,19 @@ WRONG = [
     (chat, {"chat_template": "{{ x }}"}, "chat_template", "Extra inputs"),
     (chat, {"frobnicate": None}, "frobnicate", "Extra inputs"),
     (chat, {"best_of": 2}, "best_of", "'best_of' is not supported: use n"),
-    (chat, {"echo": True}, "echo", "not supported"),
+    (chat, {"echo": True, "logprobs": True}, "logprobs", "told by completions"),
+    (chat, {"echo": True, "tools": [TOOL]}, "tools", "in words"),
+    (completion, {"echo": True, "raw_output": True}, "echo", "has the prompt already"),
+    (chat, {"mirostat_lr": 0.1}, "mirostat_lr", "with 'mirostat_target'"),
+    (chat, {"typical_p": 1.1}, "typical_p", "from 0 to 1"),
+    (chat, {"prompt_cache_max_len": 5}, "prompt_cache_max_len", "only 0"),
+    (chat, {"reasoning_effort": "high"}, "reasoning_effort", "Invalid reasoning effort: high"),
+    (chat, {"reasoning_effort": "some"}, "reasoning_effort", "one of none, low, medium, high"),
+    (chat, {"reasoning_effort": 100}, "reasoning_effort", "as a number"),
+    (chat, {"thinking": {"type": "disabled"}}, "thinking", "Invalid reasoning effort: none"),
+    (chat, {"thinking": {"type": "sometimes"}}, "thinking.type", "one of enabled, disabled"),
+    (chat, {"thinking": {"type": "enabled", "budget_tokens": 9}}, "thinking.budget_tokens", "not supported"),
+    (chat, {"thinking": {"type": "enabled"}, "reasoning_effort": "low"}, "thinking", "only one of"),
     (chat, {"temperature": 2.1}, "temperature", "from 0 to 2"),
     (chat, {"temperature": True}, "temperature", "must be a number"),
     (chat, {"temperature": "hot"}, "temperature", "must be a number"),
@@ -82,7 +110,7 @@ WRONG = [
     (chat, {"metadata": {"a": 1}}, "metadata.a", "must be a string"),
     (chat, {"top_logprobs": 2}, "top_logprobs", "with 'logprobs': true"),
     (chat, {"logprobs": 6}, "logprobs", "from 0 to 5"),
-    (completion, {"logprobs": True}, "logprobs", "give logprobs as a number"),
+    (completion, {"top_logprobs": 2}, "top_logprobs", "with 'logprobs': true"),
     (chat, {"messages": None}, "messages", "at least one message"),
     (chat, {"messages": ["hi"]}, "messages[0]", "must be an object"),
     (chat, {"messages": [{"role": "robot", "content": ""}]}, "messages[0].role", "must be one of"),
@@ -91,9 +119,9 @@ WRONG = [
     (chat, {"messages": [{"role": "tool", "content": "x"}]}, "messages[0]", "tool_call_id"),
     (
         chat,
-        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://10.0.0.1"}}]}]},
+        {"messages": [{"role": "user", "content": [{"type": "video_url", "video_url": {"url": "http://10.0.0.1"}}]}]},
         "messages[0].content[0].type",
-        "image_url input",
+        "video_url input",
     ),
     (completion, {"prompt": ""}, "prompt", "must be a non-empty string"),
     (completion, {"prompt": []}, "prompt", "must be"),
@@ -124,6 +152,35 @@ REFUSED = [
 def test_what_cannot_be_honoured_is_refused_and_never_ignored(translate, name):
     with pytest.raises(GatewayError, match=f"'{name}' is not supported"):
         translate(**{name: 1})
+
+
+THINKING = [
+    (
+        "{{ reasoning_effort }}",
+        {"reasoning_effort": "high"},
+        {"enable_thinking": True, "reasoning_effort": "high"},
+    ),
+    ("{% if enable_thinking %}", {"reasoning_effort": "none"}, {"enable_thinking": False}),
+    ("{% if enable_thinking %}", {"reasoning_effort": False}, {"enable_thinking": False}),
+    ("{% if enable_thinking %}", {"thinking": {"type": "disabled"}}, {"enable_thinking": False}),
+    (
+        "{% if enable_thinking %}",
+        {"thinking": {"type": "enabled"}},
+        {"enable_thinking": True, "reasoning_effort": "medium"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("template", "asked", "told"), THINKING)
+def test_a_template_is_told_how_much_to_think_where_it_can_be(template, asked, told):
+    form = call_form(template, "llama", supports_tools=False)
+    request = translate_chat({"model": "m", "messages": QUESTION, **asked}, 4096, form=form)
+    assert request.body["chat_template_kwargs"] == told
+
+
+def test_a_prompt_that_is_to_be_in_no_cache_shares_one_with_nobody():
+    salts = {completion(prompt_cache_max_len=0).body["cache_salt"] for _ in range(3)}
+    assert len(salts) == 3
 
 
 def test_every_parameter_has_one_fate_at_an_endpoint():

@@ -182,7 +182,7 @@ def test_bad_requests_name_their_field(served):
     cases = {
         "Extra inputs are not permitted, field: 'frobnicate', value: 1": {"frobnicate": 1},
         "'messages' must be a list of at least one message": {"messages": []},
-        "'typical_p' is not supported": {"typical_p": 0.5},
+        "'safe_tokenization' is not supported": {"safe_tokenization": True},
         "'temperature' must be a number from 0 to 2, not 3": {"temperature": 3},
     }
     for message, wrong in cases.items():

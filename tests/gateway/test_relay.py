@@ -120,7 +120,7 @@ def test_every_control_plane_path_answers_on_the_gateways_port(url, path):
     assert httpx.get(url + path).status_code == 418
 
 
-@pytest.mark.parametrize("path", ["/", "/admin", "/inference/v1/accounts", "/v1/embeddings"])
+@pytest.mark.parametrize("path", ["/", "/admin", "/inference/v1/accounts", "/v1/image_generation"])
 def test_other_paths_are_not_asked_of_the_api(url, path):
     answer = httpx.get(url + path)
     assert answer.status_code == 404

@@ -2,11 +2,14 @@
 
 import socket
 import threading
+from urllib.parse import urlsplit
 
 import httpx
 import openai
 import pytest
+from sqlalchemy import select
 
+from controlplane.resources.tables import ReplicaRow
 from gateway.app import create_app
 from tests.gateway.fake_engine import FakeEngine
 from tests.gateway.serving import serving, wait_until
@@ -47,15 +50,17 @@ def pair(world, serve, start_gateway):
     base = world.add_base("acme", "llama")
     deployment = world.add_deployment("acme", "main", base)
     for engine in engines:
-        world.add_replica(deployment, serve(engine), "base-uid")
+        engine.url = serve(engine)
+        world.add_replica(deployment, engine.url, "base-uid")
     world.load("acme", "llama-1", base, deployment)
     yield start_gateway(), engines
     for engine in engines:
         engine.may_start.set()
 
 
-def ask_in_background(client: openai.OpenAI) -> threading.Thread:
-    thread = threading.Thread(target=lambda: client.completions.create(model="llama", prompt="count"))
+def ask_in_background(client: openai.OpenAI, **fields: str) -> threading.Thread:
+    asked = {"model": "llama", "prompt": "count", **fields}
+    thread = threading.Thread(target=lambda: client.completions.create(**asked))
     thread.start()
     return thread
 
@@ -75,6 +80,96 @@ def test_requests_go_to_the_replica_with_the_least_in_flight(pair, world):
     engines[0].may_start.set()
     for thread in waiting:
         thread.join()
+
+
+LONG = "You are a patient teacher. " * 100
+TOGETHER = [
+    ({}, {"user": "ann"}, "hi"),
+    ({}, {"user": "ben", "prompt_cache_key": "ann"}, "hi"),
+    ({"x-session-affinity": "ann"}, {"user": "cleo"}, "hi"),
+    ({}, {}, LONG),
+]
+
+
+@pytest.mark.parametrize(("headers", "fields", "prompt"), TOGETHER)
+def test_requests_of_one_session_or_with_one_beginning_go_to_one_replica(
+    pair, world, headers, fields, prompt
+):
+    running, engines = pair
+    http = running.http(world.keys["acme"])
+    for number in range(6):
+        sent = {"model": "llama", "prompt": f"{prompt} {number}", **fields}
+        assert http.post("/v1/completions", json=sent, headers=headers).status_code == 200
+    assert sorted(len(engine.requests) for engine in engines) == [0, 6]
+
+
+def test_sessions_are_shared_out_and_a_busy_replica_gives_its_sessions_away(pair, world):
+    running, engines = pair
+    client = running.openai(world.keys["acme"])
+    for number in range(20):
+        client.completions.create(model="llama", prompt="count", user=str(number))
+    assert min(len(engine.requests) for engine in engines) >= 3
+    for engine in engines:
+        engine.requests.clear()
+        engine.may_start.clear()
+    waiting = [ask_in_background(client, user="ann") for _ in range(10)]
+    assert wait_until(lambda: sorted(engine.active for engine in engines) == [3, 7])
+    for engine in engines:
+        engine.may_start.set()
+    for thread in waiting:
+        thread.join()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("fault", ["500", "error-first"])
+def test_a_replica_that_fails_before_its_first_byte_is_replaced_by_another(pair, world, stream, fault):
+    running, engines = pair
+    engines[0].fault = fault if fault == "500" or stream else "500"
+    engines[0].code = 500
+    client = running.openai(world.keys["acme"])
+    for _ in range(4):
+        assert client.completions.create(model="llama", prompt="count", stream=stream)
+    assert len(engines[1].requests) == 4
+    assert len(engines[0].requests) <= 1, "it is passed over for a while"
+
+
+def test_what_all_replicas_fail_at_is_told_once_each_has_tried(pair, world):
+    running, engines = pair
+    for engine in engines:
+        engine.fault = "500"
+    sent = {"model": "llama", "prompt": "count"}
+    answer = running.http(world.keys["acme"]).post("/v1/completions", json=sent)
+    assert answer.status_code == 502
+    assert [len(engine.requests) for engine in engines] == [1, 1]
+    assert not running.gateway.balancer.in_flight
+
+
+def test_a_replica_that_drains_gets_nothing_new_and_finishes_what_it_has(pair, world, db):
+    running, engines = pair
+    for engine in engines:
+        engine.may_start.clear()
+    answers: list[int] = []
+    http = running.http(world.keys["acme"])
+    sent = {"model": "llama", "prompt": "count"}
+    waiting = [
+        threading.Thread(target=lambda: answers.append(http.post("/v1/completions", json=sent).status_code))
+        for _ in range(4)
+    ]
+    for thread in waiting:
+        thread.start()
+    assert wait_until(lambda: [engine.active for engine in engines] == [2, 2])
+    with db.session() as session:
+        draining = session.scalars(select(ReplicaRow).order_by(ReplicaRow.uid)).all()
+        leaving = next(row for row in draining if row.port == urlsplit(engines[0].url).port)
+        leaving.state = "STOPPING"
+    running.until_routed(lambda g: len(g.snapshot.by_model["acme", "llama"][0].targets) == 1)
+    for engine in engines:
+        engine.may_start.set()
+    for thread in waiting:
+        thread.join()
+    assert [http.post("/v1/completions", json=sent).status_code for _ in range(3)] == [200] * 3
+    assert answers == [200] * 4
+    assert [len(engine.requests) for engine in engines] == [2, 5]
 
 
 def test_a_replica_that_cannot_be_reached_is_replaced_by_another(served, closed_url):

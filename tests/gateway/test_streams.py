@@ -1,6 +1,9 @@
 """Streams that break off, on either side."""
 
+import json
+import socket
 import threading
+from urllib.parse import urlsplit
 
 import httpx
 import openai
@@ -55,6 +58,34 @@ def test_a_caller_that_leaves_a_stream_stops_the_engine_and_pays_for_what_came(s
     assert row.http_status == 499
     assert row.completion_tokens >= 2
     assert row.prompt_tokens == 7
+
+
+def test_a_caller_that_never_reads_is_given_up(served, start_gateway, limits):
+    served.engine.endless = True
+    served.engine.tokens = ["word " * 20_000]
+    running = start_gateway(limits(send_seconds=0.3))
+    body = json.dumps({"model": served.base, "prompt": "count", "stream": True}).encode()
+    head = (
+        f"POST /v1/completions HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {served.key}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    where = urlsplit(running.url)
+    with socket.create_connection((where.hostname, where.port)) as caller:
+        caller.sendall(head.encode() + body)
+        wait_until(lambda: served.engine.left == 1)
+        wait_until(lambda: not running.gateway.balancer.in_flight and not running.gateway.admission.held)
+    assert the_usage_row(served).http_status == 499
+
+
+def test_a_fault_of_ones_own_is_told_and_recorded_as_one(served, monkeypatch):
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault that nobody has foreseen")
+
+    monkeypatch.setattr(served.running.gateway.engines, "ask", broken)
+    answer = served.http.post("/v1/completions", json={"model": served.base, "prompt": "count"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "INTERNAL")
+    assert "foreseen" not in answer.text
+    assert the_usage_row(served).http_status == 500
 
 
 @pytest.mark.parametrize("stream", [True, False])

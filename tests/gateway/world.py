@@ -47,14 +47,20 @@ class World:
         public: bool = False,
         tool_template: str = "",
         context_length: int = 128,
+        images: bool = False,
+        hub: str = "",
+        **facts: object,
     ) -> uuid.UUID:
-        """`tool_template` is a chat template that shows tools."""
+        """`tool_template` is a chat template that shows tools; with a `task` it is an embedding model."""
         conversation = {"style": "jinja", "template": tool_template} if tool_template else CONVERSATION
         return self._add(
             ModelRow(
                 account_id=account_id,
                 id=model_id,
-                kind="HF_BASE_MODEL",
+                kind="EMBEDDING_MODEL" if "task" in facts else "HF_BASE_MODEL",
+                facts=facts,
+                supports_image_input=images,
+                hugging_face_url=f"https://huggingface.co/{hub}" if hub else "",
                 state="READY",
                 public=public,
                 context_length=context_length,

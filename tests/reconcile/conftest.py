@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,7 +13,8 @@ from sqlalchemy import func, select, update
 
 from controlplane.bootstrap import ensure_account
 from controlplane.config import Settings
-from controlplane.db import Database, now
+from controlplane.db import AsyncDatabase, Database, now
+from controlplane.resources.fine_tuning_jobs import jobs as intent
 from controlplane.resources.tables import (
     DatasetRow,
     DeployedModelRow,
@@ -25,7 +27,7 @@ from controlplane.resources.tables import (
 from tests.reconcile.trainers import SETTINGS, TrainerStandIn
 from workers.context import WorkerContext
 from workers.reconcile.deployments import reconcile_deployment
-from workers.reconcile.fine_tuning_jobs import reconcile_fine_tuning_job
+from workers.reconcile.fine_tuning.jobs import reconcile_fine_tuning_job
 from workers.runtimes.base import (
     AdapterRefused,
     Endpoint,
@@ -116,6 +118,9 @@ class RuntimeStandIn:
 
     def list_replicas(self) -> frozenset[str]:
         return frozenset(self.engines)
+
+    def list_trainers(self) -> frozenset[tuple[str, int]]:
+        return frozenset()
 
     def prove_base(self, replica_uid: str) -> None:
         if self.engines[replica_uid].mute:
@@ -290,8 +295,12 @@ def add_job(db):
                 model_id=f"{job_id}-model",
                 base_model_uid=base.uid,
                 dataset_uid=data.uid,
-                settings=SETTINGS,
-                **{"state": "CREATING", "next_reconcile_at": func.now(), **values},
+                **{
+                    "settings": SETTINGS,
+                    "state": "CREATING",
+                    "next_reconcile_at": func.now(),
+                    **values,
+                },
             )
             session.add(row)
             session.flush()
@@ -325,3 +334,28 @@ def running(add_job, step):
     step(uid)
     step(uid)
     return uid
+
+
+@pytest.fixture
+def ask(settings):
+    """Cancels, pauses, resumes or deletes a job as the API does."""
+
+    def change(uid, what):
+        asyncio.run(_change(settings.database_url, uid, what))
+
+    return change
+
+
+async def _change(database_url, uid, what):
+    database = AsyncDatabase(database_url, pool_size=1)
+    try:
+        async with database.session() as session:
+            row = await session.get_one(FineTuningJobRow, uid, with_for_update=True)
+            if what == "resume":
+                await intent.resume_job(session, row)
+            else:
+                {"cancel": intent.cancel_job, "delete": intent.delete_job, "pause": intent.pause_job}[what](
+                    row
+                )
+    finally:
+        await database.close()

@@ -117,6 +117,20 @@ def test_a_broken_addon_is_tried_again_after_a_while_and_may_then_serve(deploy, 
     assert (story.model(addon).state, story.model(addon).status_code) == ("DEPLOYED", "OK")
 
 
+def test_an_engine_that_does_not_answer_is_asked_for_one_addon_a_round(deploy, engines):
+    story = deploy(enable_addons=True)
+    addons = [story.add_model(name) for name in ("poet", "scribe", "bard")]
+    engines.silent |= {addon.model_uid.hex for addon in addons}
+    story.round()
+    engines.only().come_up()
+    story.round()
+    assert len(engines.loads) == 1
+    engines.silent.clear()
+    due_again(story)
+    story.round(2)
+    assert [story.model(addon).state for addon in addons] == ["DEPLOYED"] * 3
+
+
 def test_a_new_engine_gets_the_addons_before_it_serves(deploy, engines):
     story = deploy(enable_addons=True)
     addon = story.add_model("poet")

@@ -250,6 +250,17 @@ def test_a_replica_waits_for_its_addons_and_loads_them():
     assert [(number(move.replica), move.deployed_model) for move in plan.load] == [(1, ADDON)]
 
 
+def test_hundreds_of_addons_are_loaded_some_at_a_time():
+    models = tuple(DeployedModelView(uuid.UUID(int=n), "DEPLOYING", is_addon=True) for n in range(200))
+    loaded, rounds = {}, []
+    while len(loaded) < len(models):
+        here = replica("READY", HEALTHY, adapters=dict(loaded))
+        moves = plan_deployment(deployment(here, models=models), NOW).load
+        loaded |= {move.deployed_model: AdapterView(proven=True) for move in moves}
+        rounds.append(len(moves))
+    assert rounds == [16] * 12 + [8]
+
+
 @pytest.mark.parametrize(
     ("found", "state"),
     [

@@ -9,8 +9,8 @@ from sqlalchemy import func, select
 
 from controlplane.resources.tables import FineTuningJobRow, GarbageRow, ModelRow
 from tests.reconcile.trainers import end_well, put_json, succeed
-from workers.reconcile import fine_tuning_jobs as jobs
-from workers.reconcile.fine_tuning_plan import MAX_CRASHES, Step
+from workers.reconcile.fine_tuning import jobs
+from workers.reconcile.fine_tuning.plan import MAX_CRASHES, Step
 from workers.reconcile.visit import TRIES
 from workers.runtimes.base import ProcessState, TrainerObservation
 
@@ -112,7 +112,8 @@ def test_a_result_becomes_a_model_and_the_job_completes_when_it_is_ready(running
     row = step(running)
     assert row.state == "COMPLETED"
     assert row.status_message == "{'train_loss': 0.01}"
-    assert row.next_reconcile_at is None
+    step(running)
+    assert step(running).next_reconcile_at is None
 
 
 @pytest.mark.parametrize("code", ["OUT_OF_LUCK", "", None, 8, ["INTERNAL"]])

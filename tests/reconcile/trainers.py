@@ -35,28 +35,41 @@ class TrainerStandIn:
 
     def __init__(self) -> None:
         self.started: list[tuple[str, int, dict]] = []
+        self.secrets: dict[int, dict[str, str]] = {}
+        """What each attempt was given by its environment."""
         self.seen: dict[int, TrainerObservation] = {}
         self.said: dict[int, bytes] = {}
         """What each attempt has printed so far."""
         self.kept_from: dict[int, int] = {}
         """From which byte on the node still has it."""
+        self.grace: dict[int, float] = {}
+        """How long each attempt that was stopped had for it."""
         self.full = False
 
     def start_trainer(self, spec):
         if self.full:
             raise NoCapacity("no free GPU: 1 of 1 in use")
         self.started.append((spec.job_uid, spec.attempt, dict(spec.document)))
+        self.secrets[spec.attempt] = dict(spec.env)
         self.seen[spec.attempt] = TrainerObservation(ProcessState.RUNNING)
 
     def observe_trainer(self, job_uid, attempt):
         return self.seen.get(attempt, TrainerObservation(ProcessState.ABSENT))
 
-    def stop_trainer(self, job_uid, attempt):
+    def stop_trainer(self, job_uid, attempt, grace_seconds=60.0):
+        self.grace[attempt] = grace_seconds
         self.seen[attempt] = TrainerObservation(ProcessState.EXITED, exit_code=143, stopped=True)
 
     def remove_trainer(self, job_uid, attempt):
         self.seen.pop(attempt, None)
         return True
+
+    def list_trainers(self):
+        return frozenset((job_uid, attempt) for job_uid, attempt, _ in self.started if attempt in self.seen)
+
+    def ended_trainers(self):
+        ended = {attempt for attempt, seen in self.seen.items() if seen.state is ProcessState.EXITED}
+        return frozenset((uid, attempt) for uid, attempt in self.list_trainers() if attempt in ended)
 
     def read_trainer_log(self, job_uid, attempt, start, length):
         first = max(start, self.kept_from.get(attempt, 0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,12 @@ class Started:
     env: dict[str, dict[str, str]] = field(default_factory=dict)
     directories: list[Path] = field(default_factory=list)
 
-    def start(self, directory: Path, argv: Sequence[str], env: Mapping[str, str]) -> None:
+    def start(
+        self, directory: Path, argv: Sequence[str], env: Mapping[str, str], forgotten: Iterable[str] = ()
+    ) -> None:
         self.argv[directory.name], self.env[directory.name] = list(argv), dict(env)
         self.directories.append(directory)
-        start_process(directory, SLEEP, env)
+        start_process(directory, SLEEP, env, forgotten)
 
 
 @pytest.fixture

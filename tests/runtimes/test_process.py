@@ -89,6 +89,17 @@ def test_a_process_runs_in_its_directory_with_its_environment_and_reports_its_ex
     assert log_tail(directory).splitlines() == [f"{directory} on", "oops"]
 
 
+def test_a_secret_of_somebody_else_s_is_in_no_file_once_the_process_runs(
+    directory: Path, environ: dict[str, str], until: Until
+) -> None:
+    code = "import os, time; print(len(os.environ['THEIR_KEY']), flush=True); time.sleep(60)"
+    start_process(directory, python(code), environ | {"THEIR_KEY": "k3y-of-9-1"}, forgotten=["THEIR_KEY"])
+    until(lambda: log_tail(directory) == "10")
+    assert "k3y-of-9-1" not in "".join(path.read_text() for path in directory.rglob("*") if path.is_file())
+    stop_process(directory, 1.0)
+    until(ended(directory))
+
+
 def test_a_process_that_a_signal_ends_reports_the_signal(
     directory: Path, environ: dict[str, str], until: Until
 ) -> None:

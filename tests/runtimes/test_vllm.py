@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from controlplane.checks.architectures import architectures
+from controlplane.checks.architectures import EMBED, SCORE, architectures, embedding_architectures
 from workers.runtimes.base import ModelFile, ModelSource, ReplicaSpec
 from workers.runtimes.engine_failure import ERROR_MARK, ended_by_signal, failure_reason
 from workers.runtimes.vllm import ENGINE_SPEC, EngineSpec, UnsupportedPrecision, engine_command
@@ -234,3 +234,19 @@ def test_validation_knows_what_the_engine_serves() -> None:
     assert known["Qwen2ForCausalLM"].supports_lora
     assert not known["GPT2LMHeadModel"].supports_lora
     assert "BertModel" not in known
+    assert known["LlavaForConditionalGeneration"].reads_images
+    assert not known["LlavaForConditionalGeneration"].reads_audio
+    assert not known["LlavaForConditionalGeneration"].supports_lora
+    assert "WhisperForConditionalGeneration" not in known
+    assert not known["LlamaForCausalLM"].reads_images
+    pooling = embedding_architectures()
+    assert {pooling[name].task for name in ("BertModel", "LlamaForCausalLM", "Qwen3ForCausalLM")} == {EMBED}
+    assert pooling["BertForSequenceClassification"].task == SCORE
+
+
+@pytest.mark.parametrize("task", [EMBED, SCORE])
+def test_an_engine_that_writes_no_text_is_started_for_its_task(task: str) -> None:
+    argv, _ = command(replace(ON_CPU, replica=replace(REPLICA, task=task)))
+    assert value(argv, "--runner") == "pooling"
+    assert "--structured-outputs-config" not in argv
+    assert ("--convert" in argv) == (task == EMBED)

@@ -19,6 +19,7 @@ RESOURCES = (
     "deployment_shape_versions",
     "deployment_shapes",
     "deployments",
+    "dpo_jobs",
     "lora",
     "models",
     "secrets",

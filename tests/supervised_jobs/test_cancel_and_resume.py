@@ -11,7 +11,16 @@ from sqlalchemy import delete, select
 from controlplane.bootstrap import ensure_account
 from controlplane.names import ResourceName
 from controlplane.resources.fine_tuning_jobs import jobs
-from controlplane.resources.fine_tuning_jobs.states import ACTIVE, CANCELLABLE, SEED_NAMES, TRANSITIONS
+from controlplane.resources.fine_tuning_jobs.states import (
+    ACTIVE,
+    CANCELLABLE,
+    PAUSABLE,
+    PAUSED,
+    SEED_NAMES,
+    SHOWN,
+    TRANSITIONS,
+    job_state,
+)
 from controlplane.resources.tables import DatasetRow, FineTuningJobRow, GarbageRow, ModelRow
 from tests.locks import is_anybody_waiting
 from tests.supervised_jobs.paths import ACCOUNT, CHATS, JOBS
@@ -20,10 +29,13 @@ ENDED = [state for state in TRANSITIONS if state not in ACTIVE]
 
 
 async def test_every_state_has_a_name_in_both_collections(api, job, put):
-    seed = {"CREATING", "PENDING", "RUNNING", "COMPLETED", "FAILED", "DELETING"}
+    seed = {"CREATING", "PENDING", "RUNNING", "PAUSED", "COMPLETED", "FAILED", "DELETING"}
     for state in TRANSITIONS:
         put("job", state=state)
-        assert (await api.get(job)).json()["state"] == f"JOB_STATE_{state}"
+        shown = f"JOB_STATE_{SHOWN.get(state, state)}"
+        assert (await api.get(job)).json()["state"] == shown
+        listed = await api.get(JOBS, params={"filter": f"state = {shown}"})
+        assert [found["state"] for found in listed.json()[JOBS.rpartition("/")[2]]] == [shown]
         assert SEED_NAMES.get(state, state) in seed
 
 
@@ -47,7 +59,13 @@ async def test_a_job_that_is_over_is_not_cancelled(api, job, put):
 
 
 @pytest.mark.parametrize(
-    "over", [{"state": "CANCELLED"}, {"state": "FAILED", "status_code": "INTERNAL", "reason": "CRASHED"}]
+    "over",
+    [
+        {"state": "CANCELLED"},
+        {"state": "PAUSED"},
+        {"state": "PAUSING"},
+        {"state": "FAILED", "status_code": "INTERNAL", "reason": "CRASHED"},
+    ],
 )
 async def test_a_job_that_was_cut_short_is_resumed(api, job, put, over):
     put("job", **over, crashes=2, attempt=3, next_reconcile_at=None, result={"outcome": "failed"})
@@ -61,11 +79,43 @@ async def test_a_job_that_was_cut_short_is_resumed(api, job, put, over):
 
 
 async def test_a_job_that_was_not_cut_short_is_not_resumed(api, job, put):
-    for state in TRANSITIONS.keys() - {"CANCELLED", "FAILED"}:
+    for state in TRANSITIONS.keys() - {"CANCELLED", "FAILED", "PAUSING", "PAUSED"}:
         put("job", state=state)
         answer = await api.post(f"{job}:resume", json={})
         assert (answer.status_code, answer.json()["code"]) == (400, 9)
-        assert answer.json()["message"] == f"cannot resume job in state: JOB_STATE_{state}"
+        assert answer.json()["message"] == f"cannot resume job in state: {job_state(state)}"
+
+
+async def test_a_job_is_paused_at_once_and_twice_is_once(api, job, put):
+    for state in PAUSABLE:
+        put("job", state=state, next_reconcile_at=None, lease_claims=3)
+        for _ in range(2):
+            answer = await api.post(f"{job}:pause", json={})
+            assert (answer.status_code, answer.json()) == (200, {})
+            shown = (await api.get(job)).json()
+            assert (shown["state"], shown["status"]["code"]) == ("JOB_STATE_RUNNING", "OK")
+            assert shown["status"]["message"].startswith("pausing")
+        row = put("job")
+        assert (row.state, row.next_reconcile_at is not None, row.lease_claims) == ("PAUSING", True, 0)
+    put("job", state=PAUSED)
+    assert (await api.post(f"{job}:pause")).status_code == 200
+    assert (await api.get(job)).json()["state"] == "JOB_STATE_PAUSED"
+
+
+async def test_a_job_that_is_over_is_not_paused(api, job, put):
+    for state in [*ENDED, "WRITING_RESULTS", "CANCELLING"]:
+        put("job", state=state)
+        answer = await api.post(f"{job}:pause", json={})
+        assert (answer.status_code, answer.json()["code"]) == (400, 9)
+        assert answer.json()["message"] == f"cannot pause job in state: JOB_STATE_{state}"
+
+
+async def test_a_job_is_deleted_in_every_state(api, job, put):
+    for state in TRANSITIONS:
+        put("job", state=state, next_reconcile_at=None)
+        assert (await api.delete(job)).status_code == 200, state
+        row = put("job")
+        assert (row.state, row.next_reconcile_at is not None) == ("DELETING", True)
 
 
 async def test_a_job_that_would_only_fail_again_is_not_resumed(api, job, put):
@@ -155,7 +205,7 @@ async def test_a_job_is_not_deleted_by_who_read_another_version(api, job):
 
 
 async def test_what_a_verb_does_not_know_is_refused_by_name(api, job):
-    for verb in ("cancel", "resume"):
+    for verb in ("cancel", "pause", "resume"):
         answer = await api.post(f"{job}:{verb}", json={"force": True})
         assert (answer.status_code, answer.json()["message"]) == (400, 'unknown field "force"')
     assert (await api.get(job)).json()["state"] == "JOB_STATE_CREATING"

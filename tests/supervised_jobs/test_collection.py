@@ -80,6 +80,7 @@ async def test_nobody_else_sees_or_touches_a_job(api, job, other_key):
         ("GET", job),
         ("DELETE", job),
         ("POST", f"{job}:cancel"),
+        ("POST", f"{job}:pause"),
         ("POST", f"{job}:resume"),
         ("GET", JOBS),
         ("POST", JOBS),
@@ -122,7 +123,11 @@ async def test_the_metrics_file_is_named_once_it_is_there_and_can_be_read(api, j
 async def test_a_job_is_estimated_by_tokens_and_epochs(api, app_settings):
     app_settings.prices = Prices.model_validate({"trainedTokens": {BASE: "0.50", "default": "9"}})
     answer = await api.post(f"{JOBS}:estimateCost", json={**CHATS, "epochs": 3})
-    assert answer.json() == {"estimatedCost": {"currencyCode": "USD", "units": "2", "nanos": 250_000_000}}
+    assert answer.json() == {
+        "estimatedCost": {"currencyCode": "USD", "units": "2", "nanos": 250_000_000},
+        "tokens": "4500000",
+        "tokensBasis": "ESTIMATED",
+    }
     assert (await api.get(JOBS)).json()["totalSize"] == 0
     job = (await api.post(JOBS, json={"dataset": "chats", "warmStartFrom": "addon", "epochs": 3})).json()
     assert job["estimatedCost"] == answer.json()["estimatedCost"]
@@ -130,5 +135,5 @@ async def test_a_job_is_estimated_by_tokens_and_epochs(api, app_settings):
 
 async def test_without_prices_a_job_costs_nothing(api):
     answer = await api.post(f"{JOBS}:estimateCost", json=CHATS)
-    assert answer.json() == {"estimatedCost": {"currencyCode": "USD", "units": "0", "nanos": 0}}
+    assert answer.json()["estimatedCost"] == {"currencyCode": "USD", "units": "0", "nanos": 0}
     assert "estimatedCost" not in (await api.post(JOBS, json=CHATS)).json()

@@ -144,9 +144,15 @@ REFUSALS = [
     ({"usePurpose": "pilot"}, 400, "usePurpose is not supported"),
     ({"useReservation": True}, 400, "useReservation is not supported"),
     ({"reservationTarget": "r"}, 400, "reservationTarget is not supported"),
-    ({"samplerCheckpointSaveIntervalSteps": 5}, 400, "samplerCheckpointSaveIntervalSteps is not supported"),
-    ({"wandbConfig": {"enabled": True, "project": "p"}}, 400, "wandbConfig.enabled is not supported"),
-    ({"wandbConfig": {"apiKey": "secret-key"}}, 400, "wandbConfig.apiKey is not supported"),
+    ({"samplerCheckpointSaveIntervalSteps": -1}, 400, "samplerCheckpointSaveIntervalSteps"),
+    ({"wandbConfig": {"enabled": True, "project": "p"}}, 400, "wandbConfig.apiKey is required"),
+    ({"wandbConfig": {"enabled": True, "apiKey": "secret-key"}}, 400, "wandbConfig.project is required"),
+    ({"wandbConfig": {"apiKey": "secret-key"}}, 400, "wandbConfig has no effect unless wandbConfig.enabled"),
+    (
+        {"wandbConfig": {"enabled": True, "apiKey": "secret-key", "project": "p", "runId": "a/b"}},
+        400,
+        "wandbConfig.runId",
+    ),
     ({"colour": "red"}, 400, 'unknown field "colour"'),
 ]
 

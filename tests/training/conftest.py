@@ -18,10 +18,11 @@ from controlplane.storage import ObjectStore
 from launcher.embedded import Services
 from workers.runtimes.node_settings import UNUSED_BROKER, UNUSED_DATABASE
 from workers.training.config import JobSpec
-from workers.training.encoding import Encoder
-from workers.training.progress import ProgressReport
-from workers.training.result import Report
-from workers.training.stop import StopRequest
+from workers.training.examples.encoding import Encoder
+from workers.training.job import Job
+from workers.training.outcome.result import Report
+from workers.training.running.progress import ProgressReport
+from workers.training.running.stop import StopRequest
 
 BOS, END, PAD = "<|bos|>", "<|end|>", "<|pad|>"
 ROLES = ["<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"]
@@ -183,7 +184,7 @@ class Jobs:
 
     def run(self, spec: JobSpec) -> tuple[dict[str, Any], Report]:
         """The metrics and the report; raises what the job fails with."""
-        from workers.training.recipe import Job, fine_tune
+        from workers.training.recipe import fine_tune
 
         report = Report()
         with ProgressReport(self.store, spec.output_prefix) as progress:
@@ -196,8 +197,14 @@ class Jobs:
         lines = self.store.get_bytes(JOB_PREFIX + "metrics.jsonl").splitlines()
         return [json.loads(line) for line in lines]
 
+    def steps(self) -> list[dict[str, Any]]:
+        return [line for line in self.metrics() if "loss" in line]
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        return [line for line in self.metrics() if "eval_loss" in line]
+
     def losses(self) -> list[float]:
-        return [line["loss"] for line in self.metrics() if "loss" in line]
+        return [line["loss"] for line in self.steps()]
 
     def adapter(self, name: str) -> bytes:
         return self.store.get_bytes(f"{JOB_PREFIX}adapter/{name}")

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import func
+from sqlalchemy import func, select
 
 from controlplane.app import create_app
 from controlplane.bootstrap import bootstrap
@@ -24,9 +24,10 @@ from controlplane.storage import ObjectStore
 from launcher.embedded import Services
 from workers.context import WorkerContext
 from workers.reconcile.datasets import reconcile_dataset
-from workers.reconcile.fine_tuning_jobs import reconcile_fine_tuning_job
+from workers.reconcile.fine_tuning.jobs import reconcile_fine_tuning_job
 from workers.reconcile.lease import due_uids
 from workers.reconcile.models import reconcile_model
+from workers.training.running.checkpoints import list_checkpoints
 
 pytestmark = pytest.mark.training
 
@@ -37,6 +38,7 @@ RECONCILED = (
     (FineTuningJobRow, reconcile_fine_tuning_job),
 )
 DEADLINE_SECONDS = 150
+CANCEL_SECONDS = 10
 COLOURS = ["red", "green", "blue", "white"]
 EPOCHS, ROWS, ROWS_A_STEP = 40, 48, 4
 STEPS = EPOCHS * ROWS // ROWS_A_STEP
@@ -144,8 +146,22 @@ def ready(api: TestClient, *paths: str) -> None:
     until(waiting, lambda found: not found)
 
 
-def test_a_job_is_cancelled_while_it_trains_and_resumed_to_its_end(
-    api: TestClient, inputs: None, workers: None, object_store: ObjectStore
+def prefix_of(db: Database) -> str:
+    with db.session() as session:
+        return session.scalars(select(FineTuningJobRow)).one().prefix
+
+
+def step_of(job: dict[str, Any]) -> int:
+    return int(job["jobProgress"]["totalProcessedRequests"] // ROWS_A_STEP)
+
+
+def test_a_job_is_paused_and_cancelled_while_it_trains_and_resumed_to_its_end(
+    api: TestClient,
+    inputs: None,
+    workers: None,
+    object_store: ObjectStore,
+    db: Database,
+    settings: Settings,
 ) -> None:
     ready(api, "models/base", "datasets/talk")
     body = {
@@ -168,10 +184,20 @@ def test_a_job_is_cancelled_while_it_trains_and_resumed_to_its_end(
         return found.get("jobProgress", {}).get("inputTokens", 0) > 0
 
     until(job, trained)
+    assert api.post(f"{JOBS}/sky:pause", json={}).json() == {}
+    paused = until(job, lambda found: found["state"] == "JOB_STATE_PAUSED")
+    (done,) = list_checkpoints(object_store, prefix_of(db))[:1]
+    assert 0 < paused["jobProgress"]["percent"] < 100
+    assert api.post(f"{JOBS}/sky:resume", json={}).json()["state"] == "JOB_STATE_PENDING"
+
+    until(job, lambda found: trained(found) and step_of(found) > done)
+    asked = time.monotonic()
     assert api.post(f"{JOBS}/sky:cancel", json={}).json() == {}
     assert job()["state"] in ("JOB_STATE_CANCELLING", "JOB_STATE_CANCELLED")
     over = until(job, lambda found: found["state"] == "JOB_STATE_CANCELLED")
+    assert time.monotonic() - asked < CANCEL_SECONDS
     assert over["jobProgress"]["percent"] < 100
+    until(lambda: list((settings.data_dir / "run" / "trainers").iterdir()), lambda left: not left)
     assert over["completedTime"]
 
     assert api.post(f"{JOBS}/sky:resume", json={}).json()["state"] == "JOB_STATE_PENDING"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from controlplane.storage import ObjectStore
-from workers.training.checkpoints import JobState, list_checkpoints, restore_newest, upload_checkpoint
+from workers.training.running.checkpoints import JobState, list_checkpoints, restore_newest, upload_checkpoint
 
 PREFIX = "accounts/acme/fine-tuning-jobs/77/"
 
@@ -31,6 +33,18 @@ def checkpointed(object_store: ObjectStore, tmp_path: Path) -> Callable[[int], N
 
 def key(step: int, name: str) -> str:
     return f"{PREFIX}checkpoints/checkpoint-{step}/{name}"
+
+
+def rewrite_manifest(store: ObjectStore, change: Callable[[dict[str, Any]], Any]) -> None:
+    manifest = json.loads(store.get_bytes(key(10, "manifest.json")))
+    change(manifest["files"])
+    store.put_bytes(key(10, "manifest.json"), json.dumps(manifest).encode())
+
+
+def flip_a_bit(store: ObjectStore, name: str) -> None:
+    content = bytearray(store.get_bytes(name))
+    content[len(content) // 2] ^= 1
+    store.put_bytes(name, bytes(content))
 
 
 def restored_step(store: ObjectStore, target: Path) -> int | None:
@@ -76,11 +90,21 @@ def test_without_checkpoints_there_is_nothing_to_restore(object_store: ObjectSto
         lambda store: store.delete(key(10, "manifest.json")),
         lambda store: store.put_bytes(key(10, "manifest.json"), b'{"files": {"optim'),
         lambda store: store.put_bytes(key(10, "manifest.json"), b'{"files": {}}'),
-        lambda store: store.put_bytes(
-            key(10, "manifest.json"), b'{"files": {"../x": {"size": 1, "sha256": ""}}}'
-        ),
+        lambda store: rewrite_manifest(store, lambda files: files.pop("optimizer.pt")),
+        lambda store: rewrite_manifest(store, lambda files: files.update({"../x": files["optimizer.pt"]})),
+        lambda store: flip_a_bit(store, key(10, "adapter_model.safetensors")),
     ],
-    ids=["changed", "cut", "file gone", "manifest gone", "manifest cut", "manifest empty", "manifest climbs"],
+    ids=[
+        "changed",
+        "cut",
+        "file gone",
+        "manifest gone",
+        "manifest cut",
+        "manifest empty",
+        "manifest lacks a file",
+        "manifest climbs",
+        "one bit",
+    ],
 )
 def test_a_damaged_newest_falls_back_to_the_one_before(
     object_store: ObjectStore,
@@ -94,3 +118,14 @@ def test_a_damaged_newest_falls_back_to_the_one_before(
 
     assert restored_step(object_store, tmp_path / "target") == 5
     assert list_checkpoints(object_store, PREFIX) == [5]
+    assert not list(object_store.list(key(10, "")))
+
+
+def test_when_all_are_damaged_training_begins_anew(
+    object_store: ObjectStore, checkpointed: Callable[[int], None], tmp_path: Path
+) -> None:
+    for step in (5, 10):
+        checkpointed(step)
+        flip_a_bit(object_store, key(step, "optimizer.pt"))
+    assert restored_step(object_store, tmp_path / "target") is None
+    assert not list(object_store.list(f"{PREFIX}checkpoints/"))

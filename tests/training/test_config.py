@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from workers.training.config import JobSpec, read_spec
 from workers.training.errors import TrainingFailure
-from workers.training.plan import plan_steps
+from workers.training.plan import micro_batch_size, plan_steps
 
 SOURCE = {"name": "n", "uid": "1", "prefix": "p/", "files": [{"name": "f", "size": 1, "sha256": ""}]}
 SPEC = {
@@ -43,7 +44,7 @@ def spec(**changes: Any) -> JobSpec:
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
         ({"output_prefix": "elsewhere/"}, "output_prefix: "),
         ({"kind": "text_completion"}, "needs input_template and output_template"),
-        ({"input_template": "x"}, "belong to text_completion jobs"),
+        ({"input_template": "x"}, "do not belong to conversation jobs"),
         ({"lora_target_modules": ["q_proj", "lm_head"]}, "must not name lm_head"),
     ],
 )
@@ -83,22 +84,40 @@ def test_what_is_not_said_has_a_default() -> None:
 def test_epochs_become_whole_steps(
     examples: int, epochs: float, steps_per_epoch: int, max_steps: int
 ) -> None:
-    plan = plan_steps(spec(epochs=epochs), examples, longest=10)
+    plan = plan_steps(spec(epochs=epochs), examples, micro=1)
 
     assert (plan.steps_per_epoch, plan.max_steps) == (steps_per_epoch, max_steps)
     assert bool(plan.warnings) == (max_steps != pytest.approx(epochs * steps_per_epoch))
 
 
 @pytest.mark.parametrize(
-    ("batch", "micro", "longest", "expected"),
-    [(16, 0, 10, 16), (16, 0, 4096, 4), (16, 0, 5000, 2), (16, 0, 99_999, 1), (16, 4, 10, 4), (6, 4, 10, 3)],
+    ("batch", "processes", "micro", "longest", "expected"),
+    [
+        (16, 1, 0, 10, 16),
+        (16, 1, 0, 4096, 4),
+        (16, 1, 0, 5000, 2),
+        (16, 1, 0, 99_999, 1),
+        (16, 1, 4, 10, 4),
+        (6, 1, 4, 10, 3),
+        (16, 2, 0, 10, 8),
+        (16, 4, 8, 10, 4),
+        (6, 2, 2, 10, 1),
+    ],
 )
-def test_micro_batches_fill_every_step_exactly(batch: int, micro: int, longest: int, expected: int) -> None:
-    plan = plan_steps(spec(batch_size=batch, micro_batch_size=micro), 64, longest)
+def test_micro_batches_fill_every_step_exactly(
+    batch: int, processes: int, micro: int, longest: int, expected: int
+) -> None:
+    job = spec(batch_size=batch, micro_batch_size=micro, processes=processes)
+    plan = plan_steps(job, 64, micro_batch_size(job, longest))
 
     assert plan.micro_batch_size == expected
-    assert plan.micro_batch_size * plan.accumulation == batch
+    assert plan.micro_batch_size * plan.accumulation * processes == batch
     assert bool(plan.warnings) == (micro not in (0, expected))
+
+
+def test_a_batch_that_processes_cannot_share_is_refused() -> None:
+    with pytest.raises(ValidationError, match="3 processes cannot share a batch of 8"):
+        spec(batch_size=8, processes=3)
 
 
 def test_long_jobs_log_a_thousand_times() -> None:

@@ -9,11 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from workers.training.dataset import Tokenized, split_rows, tokenize
-from workers.training.encoding import IGNORED, Encoder
 from workers.training.errors import TrainingFailure
-from workers.training.renderer import TemplateRenderer
-from workers.training.rows import CompletionReader, ConversationReader, read_rows, require_template
+from workers.training.examples.dataset import Tokenized, split_rows, tokenize
+from workers.training.examples.encoding import IGNORED, Encoder
+from workers.training.examples.generic import GENERIC_TEMPLATE
+from workers.training.examples.reading import choose_template
+from workers.training.examples.renderer import TemplateRenderer
+from workers.training.examples.rows import CompletionReader, ConversationReader, read_rows
+from workers.training.preflight.findings import Facts, find, refuse
 
 TEMPLATE = (
     "{% for m in messages %}{% if 'boom' in m.content %}{{ raise_exception('no booms here') }}{% endif %}"
@@ -39,6 +42,11 @@ def tokenize_rows(
     return run
 
 
+def judge(tokenized: Tokenized, cutoff: int = 64) -> None:
+    """As the trainer does before it loads the model: raises what is wrong with the rows."""
+    refuse(find(Facts(tokenized.counts, cutoff=cutoff)))
+
+
 def chat(question: str, answer: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
 
@@ -62,35 +70,37 @@ def test_rows_are_cut_dropped_and_counted(tokenize_rows: Callable[..., Tokenized
 
     assert (counts.rows_in, counts.rows_trained, counts.rows_dropped, counts.truncated_rows) == (3, 2, 1, 2)
     assert counts.longest == 20
-    assert counts.warnings() == [
-        "1 rows were dropped: nothing to train was left of them at the cut-off length"
+    assert [finding.told() for finding in find(Facts(counts, cutoff=20))] == [
+        f"cut off at 20 tokens: 2 rows, which lose {counts.cut_tokens} tokens "
+        "(rows.jsonl line 2; rows.jsonl line 3)",
+        "dropped: 1 row, of which nothing to train is left (rows.jsonl line 3)",
     ]
 
 
 def test_a_job_whose_answers_are_all_cut_off_fails_by_name(tokenize_rows: Callable[..., Tokenized]) -> None:
     with pytest.raises(TrainingFailure, match=r"cut-off length of 10 tokens .* all 2 rows") as caught:
-        tokenize_rows([chat("long " * 40, "a"), chat("long " * 50, "b")], cutoff=10)
+        judge(tokenize_rows([chat("long " * 40, "a"), chat("long " * 50, "b")], cutoff=10), cutoff=10)
 
     assert caught.value.reason == "ALL_ROWS_TRUNCATED"
 
 
 def test_an_empty_dataset_fails_by_name(tokenize_rows: Callable[..., Tokenized]) -> None:
     with pytest.raises(TrainingFailure) as caught:
-        tokenize_rows([])
+        judge(tokenize_rows([]))
 
     assert caught.value.reason == "EMPTY_DATASET"
 
 
 def test_the_row_on_which_the_template_raises_is_named(tokenize_rows: Callable[..., Tokenized]) -> None:
     with pytest.raises(TrainingFailure, match=r"rows.jsonl line 3: .*no booms here") as caught:
-        tokenize_rows([chat("a", "b"), chat("c", "d"), chat("boom", "e")])
+        judge(tokenize_rows([chat("a", "b"), chat("c", "d"), chat("boom", "e")]))
 
     assert (caught.value.code, caught.value.reason) == ("INVALID_ARGUMENT", "TEMPLATE_ERROR")
 
 
 def test_the_row_on_which_the_template_loops_is_named(tokenize_rows: Callable[..., Tokenized]) -> None:
     with pytest.raises(TrainingFailure, match=r"rows.jsonl line 2: .*does not come to an end"):
-        tokenize_rows([chat("a", "b"), chat("loop", "d")])
+        judge(tokenize_rows([chat("a", "b"), chat("loop", "d")]))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +120,7 @@ def test_a_row_that_cannot_be_read_is_named(
     path.write_bytes(good + line + b"\n")
 
     with pytest.raises(TrainingFailure, match=complaint):
-        tokenize([path], reader, encoder, [], 64, tmp_path / "out.arrow")
+        judge(tokenize([path], reader, encoder, [], 64, tmp_path / "out.arrow"))
 
 
 def test_a_field_that_a_row_lacks_is_named(
@@ -119,7 +129,8 @@ def test_a_field_that_a_row_lacks_is_named(
     path = jsonl([{"q": "a", "a": "b"}, {"q": "c"}])
 
     with pytest.raises(TrainingFailure, match=r"line 2: the template names the field 'a'"):
-        tokenize([path], CompletionReader(encoder, "{q}", "{a}"), encoder, [], 64, tmp_path / "out.arrow")
+        reader = CompletionReader(encoder, "{q}", "{a}")
+        judge(tokenize([path], reader, encoder, [], 64, tmp_path / "out.arrow"))
 
 
 def test_empty_lines_are_no_rows(tmp_path: Path) -> None:
@@ -154,8 +165,7 @@ def test_examples_of_one_row_are_not_parted() -> None:
     assert {position // 2 for position in train}.isdisjoint({position // 2 for position in held_out})
 
 
-def test_a_model_without_a_chat_template_needs_one_from_the_job() -> None:
-    assert require_template("{{ own }}", "{{ model's }}", "m") == "{{ own }}"
-    assert require_template(None, "{{ model's }}", "m") == "{{ model's }}"
-    with pytest.raises(TrainingFailure, match="has no chat template"):
-        require_template(None, None, "accounts/a/models/m")
+def test_a_model_without_a_chat_template_gets_the_generic_one() -> None:
+    assert choose_template("{{ own }}", "{{ model's }}") == ("{{ own }}", "given")
+    assert choose_template(None, "{{ model's }}") == ("{{ model's }}", "of the base model")
+    assert choose_template(None, None) == (GENERIC_TEMPLATE, "generic")

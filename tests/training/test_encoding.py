@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from workers.training.dataset import tokenize
-from workers.training.encoding import (
+from workers.training.examples.dataset import tokenize
+from workers.training.examples.encoding import (
     IGNORED,
     NO_STOP,
     PROMPT_CHANGES,
@@ -23,8 +23,8 @@ from workers.training.encoding import (
     choose_marks,
     read_marks,
 )
-from workers.training.renderer import TemplateRenderer
-from workers.training.rows import CompletionReader, ConversationReader, RawRow
+from workers.training.examples.renderer import TemplateRenderer
+from workers.training.examples.rows import CompletionReader, ConversationReader, RawRow
 
 MARKS = Marks("\ufdd0", "\ufdd1")
 OPEN, GUARD = MARKS.trained, MARKS.guard

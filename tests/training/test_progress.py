@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from controlplane.storage import ObjectNotFound, StorageUnavailable
-from workers.training.progress import ProgressReport
-from workers.training.result import outlast_outages
+from workers.training.outcome.result import outlast_outages
+from workers.training.running.progress import ProgressReport
 
 
 class DictionaryStore:

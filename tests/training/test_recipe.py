@@ -58,7 +58,7 @@ def test_a_job_learns_its_task_and_leaves_an_adapter(jobs: Any, make_spec: MakeS
     assert (report.rows_in, report.rows_trained, report.rows_evaluated) == (32, 24, 8)
     assert report.masking == "prefix"
     manifest = json.loads(jobs.adapter("manifest.json"))
-    assert set(manifest["files"]) == {"adapter_config.json", "adapter_model.safetensors"}
+    assert set(manifest["files"]) == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
     for name, facts in manifest["files"].items():
         content = jobs.adapter(name)
         assert facts == {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -74,7 +74,7 @@ def test_a_job_learns_its_task_and_leaves_an_adapter(jobs: Any, make_spec: MakeS
     )
     progress = json.loads(jobs.store.get_bytes(JOB_PREFIX + "progress.json"))
     assert (progress["phase"], progress["step"], progress["max_steps"]) == ("UPLOADING", 24, 24)
-    assert progress["tokens_seen"] == metrics["tokens_seen"] == jobs.metrics()[-2]["tokens_seen"] > 0
+    assert progress["tokens_seen"] == metrics["tokens_seen"] == jobs.steps()[-1]["tokens_seen"] > 0
 
 
 def test_a_template_of_the_job_is_used_and_kept(jobs: Any, make_spec: MakeSpec) -> None:
@@ -88,7 +88,7 @@ def test_a_template_of_the_job_is_used_and_kept(jobs: Any, make_spec: MakeSpec) 
     _, report = jobs.run(make_spec(conversations(8), jinja_template=template, epochs=1))
 
     assert report.masking == "unk_token"
-    assert report.warnings == []
+    assert [finding["code"] for finding in report.findings] == ["ENGINE_TEMPLATE", "DUPLICATE_ROWS"]
     settings = json.loads(jobs.adapter("fireworks.json"))
     assert settings == {"conversation_config": {"style": "jinja", "args": {"template": template}}}
     assert "fireworks.json" in json.loads(jobs.adapter("manifest.json"))["files"]
@@ -115,7 +115,7 @@ def test_completions_are_trained_and_evaluated_on_another_dataset(
     assert report.masking == "completion"
     assert (report.rows_trained, report.rows_evaluated) == (32, 4)
     assert metrics["eval_loss"] < 0.5 * jobs.losses()[0]
-    assert [line["step"] for line in jobs.metrics() if "eval_loss" in line] == [4, 8, 12, 16, 20, 24]
+    assert [line["step"] for line in jobs.metrics() if "eval_loss" in line] == [0, 4, 8, 12, 16, 20, 24]
 
 
 def test_the_evaluation_does_not_depend_on_the_batch_size(
@@ -143,7 +143,7 @@ def test_early_stopping_keeps_the_best_adapter(
         make_spec(completions(), **COMPLETION, epochs=20, early_stop=True, evaluation_dataset=opposite)
     )
 
-    evaluations = [line["eval_loss"] for line in jobs.metrics() if "eval_loss" in line]
+    _, *evaluations = [line["eval_loss"] for line in jobs.evaluations()]
     assert metrics["epoch"] < 20
     assert report.stopped_early
     assert evaluations[-2:] > [min(evaluations)] * 2
@@ -206,13 +206,6 @@ def test_only_the_named_modules_are_trained(jobs: Any, make_spec: MakeSpec) -> N
     assert {name.split(".")[-3] for name in names} == {"q_proj", "v_proj"}
 
 
-def test_tracking_that_is_not_set_up_fails_by_name(jobs: Any, make_spec: MakeSpec) -> None:
-    wandb = {"entity": "", "project": "p", "api_key_env": "NO_SUCH_KEY"}
-
-    with pytest.raises(TrainingFailure, match="NO_SUCH_KEY holds no API key"):
-        jobs.run(make_spec(conversations(8), wandb=wandb))
-
-
 def test_a_stop_before_training_leaves_nothing_half_done(jobs: Any, make_spec: MakeSpec) -> None:
     jobs.stop.requested = True
 
@@ -227,12 +220,12 @@ def test_packed_rows_are_learned_as_if_each_stood_alone(jobs: Any, make_spec: Ma
     rows = [*conversations(24), {"messages": longest}]
     one_step = {"epochs": 1, "batch_size": 32, "cutoff_length": 128, "evaluation": True}
     jobs.run(make_spec(rows, **one_step))
-    alone = jobs.metrics()
+    alone = [*jobs.steps(), *jobs.evaluations()[-1:]]
     packed = {"batch_tokens": 160, "micro_batch_size": 1}
     _, report = jobs.run(make_spec(rows, **{**one_step, **packed}))
 
     assert (report.steps, report.micro_batch_size) == (1, 1)
-    first, after = jobs.metrics()
+    first, after = [*jobs.steps(), *jobs.evaluations()[-1:]]
     assert first["tokens_seen"] == alone[0]["tokens_seen"]
     for name in ("loss", "grad_norm", "mean_token_accuracy"):
         assert first[name] == pytest.approx(alone[0][name], rel=2e-3), name

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,56 +12,13 @@ import pytest
 
 from controlplane.config import Settings
 from controlplane.storage import ObjectStore
-from workers.runtimes.node_settings import node_environment
-from workers.training.checkpoints import list_checkpoints
+from tests.training.trainer_process import running
 from workers.training.config import JobSpec
+from workers.training.running.checkpoints import list_checkpoints
 
 pytestmark = pytest.mark.training
 
-ROOT = Path(__file__).resolve().parents[2]
-DEADLINE_SECONDS = 150
 INTERRUPTED = "accounts/acme/fine-tuning-jobs/interrupted/"
-
-
-class TrainerProcess:
-    """`python -m workers.training` on a specification."""
-
-    def __init__(self, settings: Settings, folder: Path, document: dict[str, Any]) -> None:
-        folder.mkdir()
-        (folder / "SPEC.json").write_text(json.dumps(document))
-        self._log = folder / "log.txt"
-        with open(self._log, "wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "workers.training", "SPEC.json"],
-                cwd=folder,
-                env=node_environment(settings, os.environ) | {"PYTHONPATH": str(ROOT)},
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-
-    def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for a condition while the trainer runs."""
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not condition():
-            assert self.process.poll() is None, self.log()
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.05)
-
-    def exit_status(self) -> int:
-        return self.process.wait(DEADLINE_SECONDS)
-
-    def log(self) -> str:
-        return self._log.read_text()
-
-
-@contextmanager
-def running(settings: Settings, folder: Path, document: dict[str, Any]) -> Iterator[TrainerProcess]:
-    trainer = TrainerProcess(settings, folder, document)
-    try:
-        yield trainer
-    finally:
-        trainer.process.kill()
-        trainer.process.wait()
 
 
 def test_stopped_killed_and_damaged_it_ends_the_same(

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from workers.training.renderer import TemplateRenderer
-from workers.training.templates import ChatTemplate, Row, TemplateProblem
+from workers.training.examples.renderer import TemplateRenderer
+from workers.training.examples.templates import ChatTemplate, Row, TemplateProblem
 
 MARK = "\ufdd0"
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
@@ -48,6 +48,7 @@ TALK = [
     {"role": "user", "content": "Two?"},
     {"role": "assistant", "content": "2"},
 ]
+ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
 MARKED_TALK = "[S]Be brief.[E][U]One?[E][A]<1[E]>[U]Two?[E][A]<2[E]>"
 
 
@@ -176,3 +177,56 @@ def renderer() -> Iterator[TemplateRenderer]:
 def render_elsewhere(source: str, seconds: int = 10) -> list[str]:
     with TemplateRenderer(source, TOKENS, row_cpu_seconds=seconds) as renderer:
         return renderer.render_marked(row(), MARK)
+
+
+def test_many_rows_are_rendered_in_their_order_and_a_bad_one_fails_alone() -> None:
+    source = BY_GENERATION.replace(
+        "{%- for message in messages %}",
+        "{% if 'boom' in messages[0].content %}{{ raise_exception('no booms') }}{% endif %}"
+        "{%- for message in messages %}",
+        1,
+    )
+    rows = [talk(question, answer) for question, answer in (("a", "1"), ("boom", "2"), ("c", "3"))]
+    with TemplateRenderer(source, TOKENS) as renderer:
+        first, second, third = renderer.render_many([(one, MARK) for one in rows])
+
+    assert isinstance(first, list) and isinstance(third, list)
+    assert shown(first[0]) == "[U]a[E][A]<1[E]>"
+    assert shown(third[0]) == "[U]c[E][A]<3[E]>"
+    assert str(second) == "no booms"
+
+
+@pytest.mark.parametrize(
+    ("harm", "cause"),
+    [
+        (ENDLESS, "does not come to an end: it ran for 1 seconds"),
+        ("{{ 'x' * 3000000000 }}", "too much memory"),
+        ("{% for i in range(90000) %}{{ 'x' * 1000 }}{% endfor %}", "writes more than 64000000 characters"),
+    ],
+)
+def test_rows_that_do_harm_are_named_and_the_others_are_rendered(harm: str, cause: str) -> None:
+    source = "{% if messages[0].content == 'harm' %}" + harm + "{% endif %}" + BY_GENERATION
+    rows = [talk(question, "1") for question in ("a", "harm", "b")]
+    with TemplateRenderer(source, TOKENS, row_cpu_seconds=1) as renderer:
+        first, second, third = renderer.render_many([(one, MARK) for one in rows])
+
+    assert isinstance(first, list) and isinstance(third, list)
+    assert cause in str(second)
+
+
+def test_a_template_that_hangs_on_every_row_is_given_up() -> None:
+    source = "{% if messages[0].content == 'harm' %}" + ENDLESS + "{% endif %}" + BY_GENERATION
+    with TemplateRenderer(source, TOKENS, row_cpu_seconds=1) as renderer:
+        found = renderer.render_many([(talk("harm", "1"), MARK)] * 100)
+
+        assert [str(problem) for problem in found[:3]] == [
+            "it does not come to an end: it ran for 1 seconds"
+        ] * 3
+        assert len(found) == 100
+        assert str(found[-1]).endswith("on 3 rows; it was not asked again")
+        with pytest.raises(TemplateProblem, match="not asked again"):
+            renderer.render_prompt(talk("a", "1"))
+
+
+def talk(question: str, answer: str) -> Row:
+    return row([{"role": "user", "content": question}, {"role": "assistant", "content": answer}])

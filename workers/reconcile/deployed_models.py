@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from controlplane.resources.deployed_models.states import UNDEPLOYING
 from controlplane.resources.tables import DeployedModelRow, ModelRow, ReplicaAdapterRow
-from workers.runtimes.base import AdapterRefused, AdapterSource, EngineUnreachable, ModelSource, Runtime
+from workers.runtimes.base import AdapterRefused, AdapterSource, Engines, EngineUnreachable, ModelSource
 from workers.runtimes.node_cache import StagingError
 
 RETRY_SOON = timedelta(seconds=10)
@@ -47,14 +47,14 @@ def model_source(model: ModelRow) -> ModelSource:
     return ModelSource.from_registered(str(model.uid), model.prefix, model.files)
 
 
-def load_addon(runtime: Runtime, replica_uid: uuid.UUID, model: ModelRow) -> Outcome:
+def load_addon(engines: Engines, replica_uid: uuid.UUID, model: ModelRow) -> Outcome:
     """Bring an addon to the node, have the engine load it, and see that it answers as itself."""
     name, replica = engine_name(model), str(replica_uid)
     try:
-        runtime.load_adapter(replica, AdapterSource(name, model_source(model)))
-        if runtime.prove_adapter(replica, name):
+        engines.load_adapter(replica, AdapterSource(name, model_source(model)))
+        if engines.prove_adapter(replica, name):
             return Outcome()
-        runtime.unload_adapter(replica, name)
+        engines.unload_adapter(replica, name)
     except StagingError as error:
         return Outcome(error.code, error.message, RETRY_SOON if error.retryable else RETRY_LATER)
     except AdapterRefused as error:
@@ -64,10 +64,10 @@ def load_addon(runtime: Runtime, replica_uid: uuid.UUID, model: ModelRow) -> Out
     return Outcome("FAILED_PRECONDITION", NO_EFFECT, RETRY_LATER)
 
 
-def unload_addon(runtime: Runtime, replica_uid: uuid.UUID, model: ModelRow) -> bool:
+def unload_addon(engines: Engines, replica_uid: uuid.UUID, model: ModelRow) -> bool:
     """Whether the engine holds the addon no longer."""
     try:
-        runtime.unload_adapter(str(replica_uid), engine_name(model))
+        engines.unload_adapter(str(replica_uid), engine_name(model))
     except EngineUnreachable:
         return False
     return True

@@ -30,7 +30,7 @@ HOPELESS_LIMIT = 2
 
 # A round is bounded, so that its lease holds and its results are seen.
 STARTS_A_ROUND = 4
-ADAPTERS_A_ROUND = 4
+ADAPTERS_A_ROUND = 16
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,17 @@ class Step:
     def counts(self) -> bool:
         """Whether it serves, or will."""
         return self.state in Replica.SERVING_OR_COMING and not self.remove
+
+    @property
+    def is_change(self) -> bool:
+        """Whether its row is to say something else than before."""
+        was = self.replica
+        return (self.state, self.reason, self.message, self.health_misses) != (
+            was.state,
+            was.reason,
+            was.message,
+            was.health_misses,
+        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +117,7 @@ def step_of(replica: ReplicaView, view: DeploymentView, now: datetime) -> Step:
     if state == ProcessState.ABSENT and replica.state == Replica.PENDING:
         return replace(same, launch=True)
     if state == ProcessState.EXITED and not replica.seen.stopped:
-        return replace(_failed(replica, replica.seen.failure or UNEXPLAINED), remove=True)
+        return replace(failed_step(replica, replica.seen.failure or UNEXPLAINED), remove=True)
     # Its machine or its supervisor went down and took it along: nobody's failure.
     return replace(same, remove=True)
 
@@ -114,20 +125,20 @@ def step_of(replica: ReplicaView, view: DeploymentView, now: datetime) -> Step:
 UNEXPLAINED = EngineFailure("INTERNAL", "ENGINE_ENDED", "the engine ended and left no reason", retryable=True)
 
 
-def _failed(replica: ReplicaView, failure: EngineFailure) -> Step:
+def failed_step(replica: ReplicaView, failure: EngineFailure) -> Step:
     return Step(replica, Replica.STOPPING, failure.reason, failure.message, failure.code, failure=failure)
 
 
 def _running(replica: ReplicaView, view: DeploymentView, now: datetime) -> Step:
     assert replica.seen is not None
     if replica.seen.healthy:
-        return _healthy(replica, view)
+        return healthy_step(replica, view)
     if replica.was_ready:
         return _missed(replica, now)
     return _starting(replica, now)
 
 
-def _healthy(replica: ReplicaView, view: DeploymentView) -> Step:
+def healthy_step(replica: ReplicaView, view: DeploymentView) -> Step:
     """READY once every addon is proven or known to be broken: a broken one keeps nothing from serving.
 
     An addon that comes later does not take a READY replica out of service.
@@ -147,7 +158,7 @@ def _missed(replica: ReplicaView, now: datetime) -> Step:
     misses, since = replica.health_misses + 1, replica.unhealthy_since or now
     silent = f"the engine has not answered its health check for {int((now - since).total_seconds())} s"
     if misses >= HEALTH_MISSES and now - since >= UNHEALTHY_LIMIT:
-        return _failed(replica, EngineFailure("UNAVAILABLE", "UNHEALTHY", silent, retryable=True))
+        return failed_step(replica, EngineFailure("UNAVAILABLE", "UNHEALTHY", silent, retryable=True))
     state = Replica.LOADING if misses >= HEALTH_MISSES else replica.state
     message = silent if misses >= HEALTH_MISSES else replica.message
     return Step(replica, state, message=message, health_misses=misses, unhealthy_since=since)
@@ -161,7 +172,9 @@ def _starting(replica: ReplicaView, now: datetime) -> Step:
     words = "staging the weights" if staging else "loading the weights"
     if state == replica.state and now - replica.state_time >= limit:
         message = f"the engine was still {words} after {int(limit.total_seconds() / 60)} minutes"
-        return _failed(replica, EngineFailure("DEADLINE_EXCEEDED", "START_TIMEOUT", message, retryable=True))
+        return failed_step(
+            replica, EngineFailure("DEADLINE_EXCEEDED", "START_TIMEOUT", message, retryable=True)
+        )
     return Step(replica, state, message=f"the engine is starting: {words}")
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from controlplane.checks.problems import Problem
 from controlplane.checks.wording import listed, shown
-from controlplane.resources.models.states import HF_BASE_MODEL
+from controlplane.resources.models.states import BASE_KINDS, EMBEDDING_MODEL
 from controlplane.resources.tables import ModelRow
 from controlplane.resources.uploads import READY
 from workers.context import WorkerContext
@@ -30,6 +30,8 @@ class Upload:
     prefix: str
     sizes: dict[str, int]
     base: BaseModelFacts | None
+    embedding: bool = False
+    """It is to embed texts, or to score pairs of them."""
 
 
 def reconcile_model(context: WorkerContext, uid: uuid.UUID) -> None:
@@ -46,19 +48,22 @@ def load_upload(session: Session, row: ModelRow) -> Upload:
     base = base_of(session, row)
     sizes = {name: file["size"] for name, file in row.files.items()}
     facts = BaseModelFacts.from_dict({**base.facts, "name": base.name}) if base else None
-    return Upload(row.prefix, sizes, facts)
+    return Upload(row.prefix, sizes, facts, row.kind == EMBEDDING_MODEL)
 
 
 def base_of(session: Session, row: ModelRow) -> ModelRow | None:
     """The base of an addon. A base model has none, and an addon always has one: it cannot be deleted."""
-    return None if row.kind == HF_BASE_MODEL else session.get_one(ModelRow, row.base_model_uid)
+    return None if row.kind in BASE_KINDS else session.get_one(ModelRow, row.base_model_uid)
 
 
 def check(context: WorkerContext, upload: Upload) -> Verdict:
     """The values that the row is to have after the check."""
     try:
         if upload.base is None:
-            return accepted(validate_base_model(context.store, upload.prefix, upload.sizes).to_dict())
+            found = validate_base_model(
+                context.store, upload.prefix, upload.sizes, embedding=upload.embedding
+            )
+            return accepted(found.to_dict())
         most = context.settings.max_lora_rank
         return accepted(
             validate_adapter(context.store, upload.prefix, upload.sizes, upload.base, most).to_dict()
@@ -98,6 +103,7 @@ def record(session: Session, row: ModelRow, verdict: Verdict) -> None:
     own = own_conversation(facts)
     row.conversation_config = own or (base.conversation_config if base else None)
     row.supports_tools = base.supports_tools if base and not own else bool(facts["supports_tools"])
+    row.supports_image_input = bool((base.facts if base else facts).get("supports_image_input"))
     found = {**facts, "supports_tools": row.supports_tools}
     found["use_hf_apply_chat_template"] = row.conversation_config is not None
     row.facts = {**facts, "warnings": [*facts.get("warnings", []), *contradictions(said, found)]}

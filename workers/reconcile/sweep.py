@@ -9,6 +9,7 @@ from sqlalchemy import delete, select, update
 
 from controlplane.db import now
 from controlplane.queue import (
+    INSPECT_DATASET,
     RECONCILE_DATASET,
     RECONCILE_DEPLOYMENT,
     RECONCILE_FINE_TUNING_JOB,
@@ -21,6 +22,7 @@ from controlplane.resources.tables import (
     DeploymentRow,
     FineTuningJobRow,
     GarbageRow,
+    InspectionRow,
     ModelRow,
 )
 from controlplane.resources.uploads import URL_LIFETIME_SECONDS
@@ -28,6 +30,8 @@ from controlplane.storage import StorageError
 from workers.context import WorkerContext
 from workers.metering import watch_spend
 from workers.reconcile.deployments import stop_strays
+from workers.reconcile.fine_tuning.places import give_places
+from workers.reconcile.fine_tuning.strays import stop_stray_trainers
 from workers.reconcile.lease import due_uids
 
 log = logging.getLogger(__name__)
@@ -36,11 +40,13 @@ SWEPT = (
     (ModelRow, RECONCILE_MODEL),
     (DatasetRow, RECONCILE_DATASET),
     (FineTuningJobRow, RECONCILE_FINE_TUNING_JOB),
+    (InspectionRow, INSPECT_DATASET),
     (DeploymentRow, RECONCILE_DEPLOYMENT),
 )
 ROWS_A_SWEEP = 500
 PREFIXES_A_SWEEP = 5
 AUDIT_LOGS_A_SWEEP = 1000
+KEPT_INSPECTIONS = timedelta(days=30)
 RETRY_AFTER = timedelta(minutes=1)
 KEPT_WATCH = timedelta(seconds=URL_LIFETIME_SECONDS) + timedelta(minutes=10)
 """How long after a delete somebody may still write where the resource was."""
@@ -53,10 +59,13 @@ def run_sweep(context: WorkerContext) -> None:
             uids = due_uids(session, table, ROWS_A_SWEEP)
         for uid in uids:
             enqueue(context.settings, task, uid)
+    give_places(context)
     stop_strays(context)
+    stop_stray_trainers(context)
     watch_spend(context)
     collect_garbage(context)
     forget_old_audit_logs(context)
+    forget_old_inspections(context)
 
 
 def collect_garbage(context: WorkerContext) -> None:
@@ -99,6 +108,13 @@ def forget_old_audit_logs(context: WorkerContext) -> None:
     old = select(AuditLogRow.uid).where(AuditLogRow.create_time < oldest).limit(AUDIT_LOGS_A_SWEEP)
     with context.db.session() as session:
         session.execute(delete(AuditLogRow).where(AuditLogRow.uid.in_(old)))
+
+
+def forget_old_inspections(context: WorkerContext) -> None:
+    """Reports that are asked for again are made again."""
+    old = select(InspectionRow.uid).where(InspectionRow.create_time < now() - KEPT_INSPECTIONS).limit(100)
+    with context.db.session() as session:
+        session.execute(delete(InspectionRow).where(InspectionRow.uid.in_(old)))
 
 
 def empty(context: WorkerContext, prefix: str) -> bool:

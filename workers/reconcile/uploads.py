@@ -39,7 +39,7 @@ def check_upload(
     with context.db.session() as session:
         row = lease.guard(session)
         upload = load(session, row) if is_asked_for(row) else None
-        incoming = {name: file for name, file in row.files.items() if file.get("incoming")}
+        incoming = {name: file for name, file in row.files.items() if is_to_come(file)}
     if upload is not None:
         try:
             take_in(context.store, row.prefix, incoming)
@@ -74,11 +74,16 @@ def take_in(store: ObjectStore, prefix: str, incoming: Mapping[str, Any]) -> Non
     for name, file in incoming.items():
         if "upload" in file:
             put_together(store, prefix + INCOMING + name, name, file)
-    for name in incoming:
+    for name, file in incoming.items():
         try:
-            store.copy(prefix + INCOMING + name, prefix + name)
+            store.copy(file.get("copied_from") or prefix + INCOMING + name, prefix + name)
         except ObjectNotFound:
             store.delete(prefix + name)  # a copy from an earlier try is not this upload's file
+
+
+def is_to_come(file: Mapping[str, Any]) -> bool:
+    """Whether a file is still elsewhere: where it was uploaded to, or where another resource has it."""
+    return bool(file.get("incoming") or file.get("copied_from"))
 
 
 def put_together(store: ObjectStore, key: str, name: str, file: Mapping[str, Any]) -> None:

@@ -39,16 +39,17 @@ class Superseded(Exception):
     """The user changed the row after it was read: what was planned is for something else."""
 
 
-def visit(context: WorkerContext, table: Any, uid: uuid.UUID, work: Work, give_up: GiveUp) -> None:
-    """Work at the row when it is due and nobody else is at it."""
+def visit(context: WorkerContext, table: Any, uid: uuid.UUID, work: Work, give_up: GiveUp) -> bool:
+    """Work at the row when it is due and nobody else is at it; whether that was so."""
     lease = claim_lease(context.db, table, uid, LEASE)
     if lease is None:
-        return
+        return False
     try:
         if lease.claims <= TRIES or not _give_up(context, lease, give_up, DIED):
             _work(context, lease, work, give_up)
     except LeaseLost:
         log.warning("%s: the lease was lost; another worker has it, or the row is gone", lease)
+    return True
 
 
 def _work(context: WorkerContext, lease: Lease, work: Work, give_up: GiveUp) -> None:

@@ -20,11 +20,27 @@ For the reconcilers, in short:
     runtime.remove_replica(uid) -> bool                    # False while it still runs; frees its directory
 
     runtime.start_trainer(TrainerSpec(job_uid, attempt, document, env, accelerator_count))
-    runtime.observe_trainer(job_uid, attempt), stop_trainer(…), remove_trainer(…)
+    runtime.observe_trainer(job_uid, attempt), remove_trainer(…)
+    runtime.stop_trainer(job_uid, attempt, grace_seconds)  # of several requests the earliest end counts
+    runtime.list_trainers()                                # (job uid, attempt) of all that are here
+    runtime.ended_trainers()                               # those known to have ended; asked often
     runtime.read_trainer_log(job_uid, attempt, start, length)   # (where it begins, what it printed)
 
 A uid belongs to one lifetime: starting it again after it ended raises ProcessOver; make a new replica.
 No call waits for an engine longer than the client's timeouts.
+
+A cluster keeps as many replicas as it is told to by itself. There Hearth declares fleets and follows them:
+
+    fleets.declare(FleetSpec(…, replicas=2, …))   # idempotent; FleetRefused, RuntimeUnavailable
+    seen = fleets.observe(spec)                   # FleetObservation: whether all is as declared, and the
+                                                  # replicas that there are, by uid
+    fleets.say_serving(uid, True)                 # the cluster may take an older one away for it
+    fleets.clear(uid)                             # what is left of a replica that ended
+    fleets.remove(deployment_uid)                 # does not wait
+    fleets.remains(deployment_uid)                # FleetObservation: what is left of it, until nothing is
+    fleets.known() -> frozenset of deployments' uids
+
+A restart of a container is a new uid there too, and engines are asked as above.
 """
 
 from __future__ import annotations
@@ -43,6 +59,11 @@ __all__ = [
     "EngineFailure",
     "EnginePhase",
     "EngineUnreachable",
+    "Engines",
+    "FleetObservation",
+    "FleetRefused",
+    "FleetSpec",
+    "Fleets",
     "ModelFile",
     "ModelSource",
     "NoCapacity",
@@ -50,6 +71,7 @@ __all__ = [
     "ReplicaObservation",
     "ReplicaSpec",
     "Runtime",
+    "RuntimeUnavailable",
     "TrainerObservation",
     "TrainerSpec",
 ]
@@ -67,7 +89,23 @@ class AdapterRefused(Exception):
     """The engine read the adapter and refused it; the message is its reason. Trying again changes nothing."""
 
 
+class RuntimeUnavailable(Exception):
+    """The runtime cannot be asked now, and what it runs goes on; the message says why."""
+
+
+class FleetRefused(Exception):
+    """What was declared cannot be; trying the same again changes nothing."""
+
+    def __init__(self, reason: str, message: str, code: str = "FAILED_PRECONDITION") -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+
+
 class EnginePhase(StrEnum):
+    SCHEDULING = "SCHEDULING"
+    """Waiting for a place, or for the image of its program."""
     STAGING = "STAGING"
     """Bringing the weights to the node."""
     LOADING = "LOADING"
@@ -143,6 +181,8 @@ class ReplicaSpec:
     """The engine's reader of the model's own tool calls."""
     kv_cache_gib: int = 1
     """Memory of the KV cache of an engine on the CPU."""
+    task: str = "generate"
+    """What it is to do, one of `controlplane.checks.architectures`."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +205,51 @@ class ReplicaObservation:
     healthy: bool = False
     stopped: bool = False
     failure: EngineFailure | None = None
+    message: str = ""
+    """Why it is not further, in the cluster's words."""
+    reason: str = ""
+    leaving: bool = False
+    """The cluster is stopping it."""
+    serving: bool = False
+    """The cluster was told that it serves all that it should."""
+    generation: int = 0
+    """Of the fleet that it was started for."""
+    endpoint: Endpoint | None = None
+    """Where it listens, where the cluster chooses that."""
+    accelerators: int = 0
+    """GPUs that it holds, where the cluster chooses that."""
+
+
+@dataclass(frozen=True)
+class FleetSpec:
+    """As many replicas of one engine as a cluster is to keep."""
+
+    deployment_uid: str
+    deployment_name: str
+    """In full: accounts/…/deployments/…"""
+    account_id: str
+    generation: int
+    replicas: int
+    engine: ReplicaSpec
+    """Without a uid and an address: each replica gets its own from the cluster."""
+    accelerator_type: str
+    accelerator_count: int
+    """0 lets the model's size decide."""
+    model_config: Mapping[str, Any] = field(default_factory=dict)
+    """The model's config.json, for the memory that its engine needs."""
+    check_size: bool = True
+
+
+@dataclass(frozen=True)
+class FleetObservation:
+    replicas: Mapping[str, ReplicaObservation] = field(default_factory=dict)
+    settled: bool = False
+    """Everything is there as it was declared."""
+    exists: bool = False
+    """Something of it is there."""
+    reason: str = ""
+    message: str = ""
+    """Why there are fewer replicas than wanted: a quota, for one."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +260,7 @@ class TrainerSpec:
     attempt: int
     document: Mapping[str, Any]
     env: Mapping[str, str] = field(default_factory=dict)
-    """Added to what every process on the node gets: the user's own keys, for one."""
+    """Added to what every process on the node gets, and kept in no file: the user's own keys."""
     accelerator_count: int = 1
 
 
@@ -187,9 +272,46 @@ class TrainerObservation:
     stopped: bool = False
     log_tail: str = ""
     """The last output, once it has ended."""
+    memory: Mapping[str, int] = field(default_factory=dict)
+    """`total` and `available` bytes of the node, or of its container, shortly before it ended, and the
+    kernel's `oom_kills` while it ran; empty where that is not known."""
 
 
-class Runtime(Protocol):
+class Engines(Protocol):
+    """What is asked of an engine, wherever it runs."""
+
+    def prove_base(self, replica_uid: str) -> None: ...
+
+    def load_adapter(self, replica_uid: str, adapter: AdapterSource) -> None: ...
+
+    def prove_adapter(self, replica_uid: str, name: str) -> bool: ...
+
+    def unload_adapter(self, replica_uid: str, name: str) -> None: ...
+
+    def list_adapters(self, replica_uid: str) -> frozenset[str]: ...
+
+
+class Fleets(Engines, Protocol):
+    """A cluster that keeps replicas by itself."""
+
+    def declare(self, spec: FleetSpec) -> None: ...
+
+    def observe(self, spec: FleetSpec) -> FleetObservation: ...
+
+    def say_serving(self, replica_uid: str, serving: bool) -> None: ...
+
+    def clear(self, replica_uid: str) -> None: ...
+
+    def note(self, deployment_uid: str, reason: str, message: str, *, warning: bool) -> None: ...
+
+    def remove(self, deployment_uid: str) -> None: ...
+
+    def remains(self, deployment_uid: str) -> FleetObservation: ...
+
+    def known(self) -> frozenset[str]: ...
+
+
+class Runtime(Engines, Protocol):
     def choose_endpoint(self) -> Endpoint: ...
 
     def start_replica(self, spec: ReplicaSpec) -> None: ...
@@ -202,21 +324,17 @@ class Runtime(Protocol):
 
     def list_replicas(self) -> frozenset[str]: ...
 
-    def prove_base(self, replica_uid: str) -> None: ...
-
-    def load_adapter(self, replica_uid: str, adapter: AdapterSource) -> None: ...
-
-    def prove_adapter(self, replica_uid: str, name: str) -> bool: ...
-
-    def unload_adapter(self, replica_uid: str, name: str) -> None: ...
-
-    def list_adapters(self, replica_uid: str) -> frozenset[str]: ...
-
     def start_trainer(self, spec: TrainerSpec) -> None: ...
 
     def observe_trainer(self, job_uid: str, attempt: int) -> TrainerObservation: ...
 
-    def stop_trainer(self, job_uid: str, attempt: int) -> None: ...
+    def stop_trainer(self, job_uid: str, attempt: int, grace_seconds: float = ...) -> None: ...
+
+    def list_trainers(self) -> frozenset[tuple[str, int]]: ...
+
+    def ended_trainers(self) -> frozenset[tuple[str, int]]:
+        """Empty where that cannot be had for next to nothing: then jobs are looked at once a second."""
+        ...
 
     def remove_trainer(self, job_uid: str, attempt: int) -> bool: ...
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import httpx
 
+from controlplane.checks.architectures import EMBED, GENERATE
 from workers.runtimes.base import AdapterRefused, EngineUnreachable
 
 HEALTH_SECONDS = 2.0
@@ -68,6 +69,17 @@ class EngineClient:
         answer = self._request("POST", "/v1/unload_lora_adapter", {"lora_name": name}, LOAD_SECONDS)
         if answer.status_code != 200 and name in self.models():
             raise EngineUnreachable(f"the engine did not unload {name}: {_error_message(answer)}")
+
+    def prove(self, model_name: str, task: str) -> None:
+        """Have the base do its task once. The answer to a short request is not looked at."""
+        if task == GENERATE:
+            self.probe(model_name)
+        elif task == EMBED:
+            body = {"model": model_name, "input": list(PROBE_TOKENS)}
+            self._checked(self._request("POST", "/v1/embeddings", body, PROBE_SECONDS))
+        else:
+            texts = {"model": model_name, "text_1": "a", "text_2": "b"}
+            self._checked(self._request("POST", "/v1/score", texts, PROBE_SECONDS))
 
     def probe(self, model_name: str, prompt: Sequence[int] = PROBE_TOKENS) -> Probe:
         body = {

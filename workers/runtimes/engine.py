@@ -38,20 +38,32 @@ def main() -> NoReturn:
 
 def prepare(spec: EngineSpec, directory: Path) -> tuple[list[str], dict[str, str]]:
     """Stage the weights and write the files that the command line names."""
+    # The command first: a refusal must not wait for a download.
+    argv, env = render(spec, directory)
+    stage(spec)
+    return argv, env
+
+
+def render(spec: EngineSpec, directory: Path) -> tuple[list[str], dict[str, str]]:
+    """The command and its environment, over weights that are staged or are about to be."""
     (directory / "tmp").mkdir(exist_ok=True)
     template = None
     if spec.replica.chat_template is not None:
         template = directory / "chat_template.jinja"
         template.write_text(spec.replica.chat_template)
-    model = spec.replica.model
-    # The command first: a refusal must not wait for a download.
-    target = spec.cache_dir.absolute() / "models" / model.uid
-    argv, env = engine_command(spec, target, template, os.environ)
-    store = ObjectStore.from_settings(node_settings())
+    return engine_command(spec, staged_path(spec), template, os.environ)
+
+
+def stage(spec: EngineSpec) -> None:
+    """Raises StagingError."""
+    model, store = spec.replica.model, ObjectStore.from_settings(node_settings())
     staged = stage_model(store, model.prefix, model.files, spec.cache_dir, model.uid)
-    if staged != target:
-        raise AssertionError(f"staged to {staged} instead of {target}")
-    return argv, env
+    if staged != staged_path(spec):
+        raise AssertionError(f"staged to {staged} instead of {staged_path(spec)}")
+
+
+def staged_path(spec: EngineSpec) -> Path:
+    return spec.cache_dir.absolute() / "models" / spec.replica.model.uid
 
 
 def refuse(code: str, reason: str, message: str, retryable: bool) -> NoReturn:

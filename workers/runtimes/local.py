@@ -38,6 +38,7 @@ from workers.runtimes.engine_failure import ended_by_signal, failure_reason
 from workers.runtimes.node_cache import stage_adapter
 from workers.runtimes.node_settings import node_environment
 from workers.runtimes.process import (
+    EXIT_RECORD,
     SUPERVISOR_LOCK_VARIABLE,
     ProcessObservation,
     ProcessOver,
@@ -50,9 +51,9 @@ from workers.runtimes.process import (
     stop_process,
     write_json,
 )
-from workers.runtimes.vllm import ENGINE_SPEC, PHASE_FILE, EngineSpec
+from workers.runtimes.vllm import DRAIN_SECONDS, ENGINE_SPEC, PHASE_FILE, EngineSpec
 
-REPLICA_GRACE_SECONDS = 10.0
+REPLICA_GRACE_SECONDS = DRAIN_SECONDS + 10.0
 TRAINER_GRACE_SECONDS = 60.0
 """A trainer writes and uploads a checkpoint when it is told to stop."""
 # Below the range that the system gives to outgoing connections: one of those could take the port first.
@@ -120,7 +121,8 @@ class LocalRuntime:
         Raises EngineUnreachable.
         """
         with self._client(replica_uid) as client:
-            client.probe(self._spec(replica_uid).replica.served_name)
+            replica = self._spec(replica_uid).replica
+            client.prove(replica.served_name, replica.task)
 
     def load_adapter(self, replica_uid: str, adapter: AdapterSource) -> None:
         """Raises StagingError, AdapterRefused, EngineUnreachable."""
@@ -151,20 +153,30 @@ class LocalRuntime:
                 return
             env = self._environment(directory, spec.accelerator_count) | dict(spec.env)
             write_json(directory / "SPEC.json", spec.document)
-            start_process(directory, argv, env)
+            start_process(directory, argv, env, forgotten=spec.env)
 
     def observe_trainer(self, job_uid: str, attempt: int) -> TrainerObservation:
         directory = self._trainer_dir(job_uid, attempt)
         seen = observe_process(directory)
         ended = seen.state in {ProcessState.EXITED, ProcessState.LOST}
         said = log_tail(directory) if ended else ""
-        return TrainerObservation(seen.state, seen.exit_code, seen.signal, seen.stopped, said)
+        return TrainerObservation(seen.state, seen.exit_code, seen.signal, seen.stopped, said, seen.memory)
 
-    def stop_trainer(self, job_uid: str, attempt: int) -> None:
-        stop_process(self._trainer_dir(job_uid, attempt), TRAINER_GRACE_SECONDS)
+    def stop_trainer(self, job_uid: str, attempt: int, grace_seconds: float = TRAINER_GRACE_SECONDS) -> None:
+        stop_process(self._trainer_dir(job_uid, attempt), grace_seconds)
 
     def remove_trainer(self, job_uid: str, attempt: int) -> bool:
         return remove_process(self._trainer_dir(job_uid, attempt))
+
+    def list_trainers(self) -> frozenset[tuple[str, int]]:
+        return frozenset(_job_and_attempt(directory) for directory in self._directories("trainers"))
+
+    def ended_trainers(self) -> frozenset[tuple[str, int]]:
+        return frozenset(
+            _job_and_attempt(directory)
+            for directory in self._directories("trainers")
+            if (directory / EXIT_RECORD).exists()
+        )
 
     def read_trainer_log(self, job_uid: str, attempt: int, start: int, length: int) -> tuple[int, bytes]:
         return read_log(self._trainer_dir(job_uid, attempt), start, length)
@@ -235,6 +247,11 @@ class LocalRuntime:
         with open(self._run_dir / "node.lock", "w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def _job_and_attempt(directory: Path) -> tuple[str, int]:
+    job_uid, _, attempt = directory.name.rpartition("-")
+    return job_uid, int(attempt)
 
 
 def _is_to_start(directory: Path) -> bool:

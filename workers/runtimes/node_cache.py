@@ -23,7 +23,7 @@ from typing import Protocol
 
 from controlplane.storage import ObjectNotFound, StorageUnavailable
 
-FILE_NAME = re.compile(r"[A-Za-z0-9_.+=@-]{1,200}")
+FILE_NAME = re.compile(r"[A-Za-z0-9_.+=@-]{1,200}|[0-9]_Pooling/config\.json")
 UID = re.compile(r"[0-9a-f-]{1,36}")
 PARALLEL_DOWNLOADS = 4
 SPARE_BYTES = 64 * 1024 * 1024
@@ -43,6 +43,10 @@ class StagedFile(Protocol):
 
 class ReadableStore(Protocol):
     def open_stream(self, key: str) -> Iterator[bytes]: ...
+
+
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""The disk is full, or what the user or one file may take of it is used up."""
 
 
 class StagingError(Exception):
@@ -127,7 +131,9 @@ def _download(store: ReadableStore, prefix: str, file: StagedFile, folder: Path)
     """One file, hashed while it is written; refuses as soon as it is longer than it should be."""
     digest, size = hashlib.sha256(), 0
     try:
-        with open(folder / file.name, "xb") as out:
+        place = folder / file.name
+        place.parent.mkdir(exist_ok=True)
+        with open(place, "xb") as out:
             for chunk in store.open_stream(f"{prefix.rstrip('/')}/{file.name}"):
                 size += len(chunk)
                 if size > file.size:
@@ -186,7 +192,7 @@ def _check_space(files: Sequence[StagedFile], folder: Path) -> None:
 
 
 def _disk_error(error: OSError, files: Sequence[StagedFile], cache_dir: Path) -> StagingError:
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+    if error.errno in NO_ROOM:
         return _disk_full(sum(file.size for file in files), shutil.disk_usage(cache_dir).free)
     return StagingError("INTERNAL", "CACHE_UNUSABLE", f"the node's cache cannot be written: {error.strerror}")
 

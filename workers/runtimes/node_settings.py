@@ -25,8 +25,12 @@ def node_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str
         for name, value in environ.items()
         if name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)
     }
-    return env | {
-        "HEARTH_DATA_DIR": str(settings.data_dir.absolute()),
+    return env | object_store_environment(settings) | {"HEARTH_DATA_DIR": str(settings.data_dir.absolute())}
+
+
+def object_store_environment(settings: Settings) -> dict[str, str]:
+    """What it takes to reach the object store, key included."""
+    return {
         "HEARTH_S3_ENDPOINT": settings.s3_endpoint,
         "HEARTH_S3_ACCESS_KEY": settings.s3_access_key,
         "HEARTH_S3_SECRET_KEY": settings.s3_secret_key.get_secret_value(),

@@ -19,15 +19,16 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, BinaryIO
 
 SHIM = Path(__file__).with_name("process_shim.py")
 TAIL_BYTES = 256 * 1024
+EXIT_RECORD = "exit.json"
 SUPERVISOR_LOCK_VARIABLE = "HEARTH_SUPERVISOR_LOCK"
 # struct flock of 64-bit Linux: type, whence, start, length, pid.
 FLOCK = "hhqqi0q"
@@ -51,14 +52,20 @@ class ProcessObservation:
     signal: int | None = None
     stopped: bool = False
     """It ended because it was asked to."""
+    memory: dict[str, int] = field(default_factory=dict)
+    """`total` and `available` bytes shortly before it ended, and `oom_kills` of the kernel while it ran."""
 
 
 class ProcessOver(Exception):
     """The directory belongs to a process that has ended or was told to stop; take another directory."""
 
 
-def start_process(directory: Path, argv: Sequence[str], env: Mapping[str, str]) -> None:
+def start_process(
+    directory: Path, argv: Sequence[str], env: Mapping[str, str], forgotten: Iterable[str] = ()
+) -> None:
     """Start `argv` with exactly `env`, in `directory`; nothing happens where it runs already.
+
+    The variables named in `forgotten` stay in no file once it has started.
 
     Of several callers at once one starts it. Raises ProcessOver when the directory had its process, and
     OSError when it cannot be started.
@@ -72,7 +79,7 @@ def start_process(directory: Path, argv: Sequence[str], env: Mapping[str, str]) 
         for mark in ("exit.json", "stop.json", "command.json"):
             if (directory / mark).exists():
                 raise ProcessOver(f"{directory} already has {mark}")
-        _write_command(directory, argv, env)
+        _write_command(directory, argv, env, forgotten)
         try:
             _start_shim(directory, lock_fd)
         except BaseException:
@@ -172,13 +179,16 @@ def read_environment(directory: Path) -> dict[str, str]:
     return dict(command["env"])
 
 
-def _write_command(directory: Path, argv: Sequence[str], env: Mapping[str, str]) -> None:
+def _write_command(
+    directory: Path, argv: Sequence[str], env: Mapping[str, str], forgotten: Iterable[str]
+) -> None:
     supervisor_lock = env.get(SUPERVISOR_LOCK_VARIABLE) or os.environ.get(SUPERVISOR_LOCK_VARIABLE, "")
     command = {
         "argv": list(argv),
         "env": dict(env),
         "cwd": str(directory),
         "supervisor_lock": supervisor_lock,
+        "forgotten": list(forgotten),
     }
     write_json(directory / "command.json", command)
 
@@ -222,7 +232,11 @@ def _read_exit(directory: Path) -> ProcessObservation | None:
     except FileNotFoundError:
         return None
     return ProcessObservation(
-        ProcessState.EXITED, record["exit_code"], record["signal"], bool(record["stopped"])
+        ProcessState.EXITED,
+        record["exit_code"],
+        record["signal"],
+        bool(record["stopped"]),
+        record.get("memory") or {},
     )
 
 

@@ -18,6 +18,7 @@ import ctypes
 import fcntl
 import json
 import os
+import runpy
 import select
 import signal
 import sys
@@ -26,10 +27,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+# Isolated, it finds nothing of ours but what stands beside it.
+memory_now = runpy.run_path(str(Path(__file__).with_name("node_memory.py")))["memory_now"]
+
 LOG_BYTES = 2 * 1024 * 1024
 """Of each of the two log files."""
 POLL_SECONDS = 0.2
 SUPERVISOR_POLL_SECONDS = 1.0
+MEMORY_POLL_SECONDS = 0.5
 DEFAULT_GRACE_SECONDS = 10.0
 RESERVED_BYTES = 4096
 READ_BYTES = 65536
@@ -72,9 +77,14 @@ class Monitor:
         command = json.loads((directory / "command.json").read_text())
         self.argv: list[str] = command["argv"]
         self.env: dict[str, str] = command["env"]
+        if command.get("forgotten"):
+            self.forget(command)
         self.cwd: str = command["cwd"]
         self.supervisor_lock: str = command.get("supervisor_lock") or ""
         self.next_supervisor_look = 0.0
+        self.next_memory_look = 0.0
+        self.memory: dict[str, int] = {}
+        self.kills_before = 0
         self.pid = 0
         self.stopped = False
         self.terminated = False
@@ -89,11 +99,20 @@ class Monitor:
         if self.stopped:
             write_exit_record(self.directory, None, None, True)
             return
+        self.kills_before = memory_now()["oom_kills"]
         output = self.start_command()
         self.watch(output)
         exit_code, ended_by = _outcome(self.reap())
         drain(output, self.log)
-        write_exit_record(self.directory, exit_code, ended_by, self.stopped)
+        write_exit_record(self.directory, exit_code, ended_by, self.stopped, self.last_memory())
+
+    def forget(self, command: dict[str, Any]) -> None:
+        """Keep the secrets that are not ours in no file longer than it takes to read them."""
+        kept = {name: value for name, value in self.env.items() if name not in command["forgotten"]}
+        draft = self.directory / "command.json.tmp"
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump({**command, "env": kept}, file)
+        draft.replace(self.directory / "command.json")
 
     def start_command(self) -> int:
         """Fork and exec the command; returns the end of the pipe that its output comes from."""
@@ -138,6 +157,7 @@ class Monitor:
                 open_output = copy_chunk(output, self.log)
             self.look_for_stop()
             self.look_for_supervisor()
+            self.look_at_memory()
             if self.kill_at is not None and time.monotonic() >= self.kill_at:
                 _signal_group(self.pid, signal.SIGKILL)
 
@@ -180,6 +200,17 @@ class Monitor:
             self.next_supervisor_look = now + SUPERVISOR_POLL_SECONDS
             if _is_unlocked(self.supervisor_lock):
                 self.stop(DEFAULT_GRACE_SECONDS)
+
+    def look_at_memory(self) -> None:
+        """Once it has ended its memory is free again: what it was before is worth knowing."""
+        now = time.monotonic()
+        if now >= self.next_memory_look:
+            self.next_memory_look = now + MEMORY_POLL_SECONDS
+            self.memory = dict(memory_now())
+
+    def last_memory(self) -> dict[str, int]:
+        kills = memory_now()["oom_kills"] - self.kills_before
+        return {**self.memory, "oom_kills": kills}
 
 
 class BoundedLog:
@@ -252,11 +283,18 @@ def reserve_exit_record(directory: Path) -> None:
         os.fsync(file.fileno())
 
 
-def write_exit_record(directory: Path, exit_code: int | None, ended_by: int | None, stopped: bool) -> None:
+def write_exit_record(
+    directory: Path,
+    exit_code: int | None,
+    ended_by: int | None,
+    stopped: bool,
+    memory: dict[str, int] | None = None,
+) -> None:
     record: dict[str, Any] = {
         "exit_code": exit_code,
         "signal": ended_by,
         "stopped": stopped,
+        "memory": memory or {},
         "ended_at": datetime.now(UTC).isoformat(),
     }
     data = json.dumps(record).encode().ljust(RESERVED_BYTES)

@@ -9,12 +9,16 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from controlplane.checks.architectures import EMBED, GENERATE, SCORE
 from workers.runtimes.base import ReplicaSpec
 
 GPU_SERVER = "vllm.entrypoints.openai.api_server"
 CPU_SERVER = "workers.runtimes.cpu_server"
 STRUCTURED_OUTPUTS = '{"backend": "xgrammar"}'
 """The gateway writes its grammars for this one; left to itself vLLM tries others when one refuses."""
+SAMPLING_PLUGIN = "workers.engine_plugins.sampling:SurpriseSampling"
+DRAIN_SECONDS = 60
+"""How long an engine that is told to stop may go on with the answers it has begun."""
 REQUESTS_ON_GPU = 256
 REQUESTS_ON_CPU = 32
 """How many requests an engine answers at a time; further ones wait in it."""
@@ -33,6 +37,17 @@ PRECISION_FLAGS: dict[str, tuple[str, ...]] = {
     "NF4": ("--quantization", "bitsandbytes"),
 }
 GPU_ONLY_PRECISIONS = frozenset({"FP8", "FP8_MM", "FP8_KV", "NF4"})
+
+
+TASK_FLAGS: dict[str, tuple[str, ...]] = {
+    GENERATE: (
+        *("--structured-outputs-config", STRUCTURED_OUTPUTS),
+        *("--logits-processors", SAMPLING_PLUGIN),
+    ),
+    # Any number of dimensions is given: whether a model was trained for fewer, its files seldom say.
+    EMBED: ("--runner", "pooling", "--convert", "embed", "--hf-overrides", '{"is_matryoshka": true}'),
+    SCORE: ("--runner", "pooling"),
+}
 
 
 class UnsupportedPrecision(ValueError):
@@ -69,9 +84,10 @@ def engine_command(
     argv = [sys.executable, "-m", CPU_SERVER if spec.on_cpu else GPU_SERVER]
     argv += ["--model", str(model_path), "--served-model-name", replica.served_name]
     argv += ["--host", replica.host, "--port", str(replica.port)]
-    argv += ["--structured-outputs-config", STRUCTURED_OUTPUTS]
     argv += ["--disable-uvicorn-access-log", "--no-enable-log-requests", "--enable-prompt-tokens-details"]
+    argv += ["--enable-per-request-metrics", "--shutdown-timeout", str(DRAIN_SECONDS)]
     argv += ["--max-num-seqs", str(REQUESTS_ON_CPU if spec.on_cpu else REQUESTS_ON_GPU)]
+    argv += TASK_FLAGS[replica.task]
     argv += precision_flags(replica.precision, spec.on_cpu)
     if replica.max_model_len is not None:
         argv += ["--max-model-len", str(replica.max_model_len)]

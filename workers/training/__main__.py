@@ -10,7 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import sys
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +23,13 @@ from controlplane.storage import ObjectStore, StorageUnavailable
 from workers.runtimes.node_cache import StagingError
 from workers.runtimes.node_settings import node_settings
 from workers.training.config import JobSpec, read_spec
-from workers.training.errors import TrainingFailure, describe_failure
-from workers.training.progress import ProgressReport
-from workers.training.result import Report, failure_result, success_result, write_result
-from workers.training.stop import StopRequest
+from workers.training.errors import EXIT_OUTAGE, TrainingFailure, describe_failure
+from workers.training.job import Job
+from workers.training.outcome.plot import draw_plot
+from workers.training.outcome.result import Report, failure_result, success_result, write_result
+from workers.training.running.progress import ProgressReport
+from workers.training.running.ranks import Rank, end_with_parent, started_ranks, trainer_argv, write_failure
+from workers.training.running.stop import StopRequest
 
 log = logging.getLogger("workers.training")
 
@@ -47,28 +53,57 @@ def main(argv: list[str]) -> int:
         return _refuse(f"the specification cannot be read: {error}")
     except TrainingFailure as failure:
         return _refuse_specification(store, path, failure)
+    if spec.processes > 1 and not Rank.is_told(os.environ):
+        return train_together(spec, store, path)
     return train(spec, store, settings.data_dir.absolute() / "cache", path.parent / "work")
 
 
+def train_together(spec: JobSpec, store: ObjectStore, path: Path) -> int:
+    """Have several processes train the job; returns the exit status. Ends as one of them that was killed."""
+    with started_ranks(trainer_argv(path), spec.processes, path.parent) as ranks:
+        ended = ranks.wait()
+    if ended.result:
+        write_result(store, spec.output_prefix, ended.result)
+    if ended.status < 0:
+        killer = signal.Signals(-ended.status)
+        log.error("process %d of %d was killed by %s", ended.rank + 1, spec.processes, killer.name)
+        logging.shutdown()
+        if killer not in {signal.SIGKILL, signal.SIGSTOP}:
+            signal.signal(killer, signal.SIG_DFL)
+        os.kill(os.getpid(), killer)
+    return ended.status
+
+
 def train(spec: JobSpec, store: ObjectStore, cache_dir: Path, work_dir: Path) -> int:
-    """Train the job and write its result; returns the exit status. Raises Interrupted."""
+    """Train the job, as one of its processes; returns the exit status. Raises Interrupted.
+
+    The first writes the result. Of several processes, one that fails leaves its result to their parent.
+    """
+    rank = Rank.of(os.environ)
+    if not rank.is_alone:
+        end_with_parent()
     stop = StopRequest()
     stop.listen()
     report = Report()
-    with ProgressReport(store, spec.output_prefix) as progress:
+    draw = partial(draw_plot, title=spec.job_name, settings_dir=cache_dir / "matplotlib")
+    progress = ProgressReport(store, spec.output_prefix, draw=draw)
+    with progress if rank.is_first else nullcontext():
         _prepare_libraries(spec, work_dir)
         try:
             # Only now: importing takes seconds, and the progress is to be seen from the start.
-            from workers.training.recipe import Job, fine_tune
+            from workers.training.recipe import fine_tune
 
             metrics = fine_tune(Job(spec, store, progress, stop, report, cache_dir, work_dir))
             result, status = success_result(metrics, report), 0
         except Exception as error:
             log.exception("the job failed")
             if _is_outage(error):
-                return 1
+                return EXIT_OUTAGE
             result, status = failure_result(describe_failure(error), report), 1
-    write_result(store, spec.output_prefix, result)
+    if status and not rank.is_alone:
+        write_failure(work_dir.parent, rank.number, result)
+    elif rank.is_first:
+        write_result(store, spec.output_prefix, result)
     return status
 
 

@@ -41,10 +41,24 @@ class Source(Strict):
 
 
 class Wandb(Strict):
+    """The run that the job logs to. Its key is in the environment: a specification holds no secrets."""
+
     entity: str = ""
     project: str
-    api_key_env: str
-    """The environment variable that holds the key: a specification holds no secrets."""
+    run_id: Annotated[str, Field(min_length=1)]
+    base_url: str = "https://api.wandb.ai"
+    mode: Literal["online", "offline"] = "online"
+    """Offline: a folder that can be sent there later."""
+
+
+class Preference(Strict):
+    """How the better one of two answers is made the likelier one."""
+
+    method: Literal["dpo", "orpo"]
+    beta: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Of DPO: how strongly the model is held to what it was."""
+    odds_weight: Annotated[float, Field(gt=0, le=100)] = 0.1
+    """Of ORPO: how much the odds of the two answers count beside the likelihood of the better one."""
 
 
 class JobSpec(Strict):
@@ -56,11 +70,13 @@ class JobSpec(Strict):
     datasets: Annotated[tuple[Source, ...], Field(min_length=1)]
     evaluation_dataset: Source | None = None
 
-    kind: Literal["conversation", "text_completion"]
+    kind: Literal["conversation", "text_completion", "text_classification", "preference"]
+    preference: Preference | None = None
     jinja_template: str | None = None
     """None: the base model's own chat template."""
     input_template: str | None = None
     output_template: str | None = None
+    """Of a classification these name the fields of the text and of its label."""
 
     epochs: Annotated[float, Field(gt=0, le=100, allow_inf_nan=False)]
     learning_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
@@ -77,26 +93,42 @@ class JobSpec(Strict):
     lora_alpha: Annotated[int, Field(ge=0, le=1024)]
     """0: twice the rank."""
     lora_target_modules: tuple[str, ...] = ()
-    """Empty: all linear layers except the output layer."""
+    """Empty: all that the engine serves adapted, of those that the base model has."""
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     cutoff_length: Annotated[int, Field(ge=2)]
     quantize_base: bool = False
     """Keep the base weights in four bits (NF4) while training."""
+    processes: Annotated[int, Field(ge=1, le=64)] = 1
+    """They train together, each on an accelerator of its own where the node has any."""
     evaluation: bool = False
     evaluation_split: Annotated[float, Field(ge=0, lt=1)] = 0.15
     early_stop: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     checkpoint_interval_steps: Annotated[int, Field(ge=0)] = 0
-    """0: by time."""
+    """0: by time, every `checkpoint_seconds`."""
+    checkpoint_seconds: Annotated[float, Field(ge=1)] = 60.0
+    sampler_interval_steps: Annotated[int, Field(ge=0)] = 0
+    """Keep the adapter as it is after so many steps, again and again, to be made a model of. 0: never."""
     wandb: Wandb | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
-        if self.kind == "text_completion" and not (self.input_template and self.output_template):
-            raise ValueError("a text_completion job needs input_template and output_template")
-        if self.kind == "conversation" and (self.input_template or self.output_template):
-            raise ValueError("input_template and output_template belong to text_completion jobs")
-        if self.batch_tokens and (self.batch_tokens < self.cutoff_length or self.micro_batch_size != 1):
+        talks = self.kind in ("conversation", "preference")
+        if not talks and not (self.input_template and self.output_template):
+            raise ValueError(f"a {self.kind} job needs input_template and output_template")
+        if talks and (self.input_template or self.output_template):
+            raise ValueError(f"input_template and output_template do not belong to {self.kind} jobs")
+        if (self.kind == "preference") != (self.preference is not None):
+            raise ValueError("preference belongs to preference jobs, and each of them needs it")
+        texts = 2 if self.preference else 1
+        if self.batch_tokens and (
+            self.batch_tokens < texts * self.cutoff_length or self.micro_batch_size != 1
+        ):
             raise ValueError("batch_tokens must hold cutoff_length, and takes a micro_batch_size of 1")
+        if self.preference and self.processes > 1:
+            raise ValueError("pairs are trained in one process")
+        if self.batch_size % self.processes:
+            raise ValueError(f"{self.processes} processes cannot share a batch of {self.batch_size}")
         if "lm_head" in self.lora_target_modules:
             raise ValueError("lora_target_modules must not name lm_head: the output layer is not tuned")
         return self

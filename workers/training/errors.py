@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import errno
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from controlplane.storage import ObjectNotFound
-from workers.runtimes.node_cache import StagingError
+from workers.runtimes.node_cache import NO_ROOM, StagingError
 
 EXIT_INTERRUPTED = 143
+EXIT_OUTAGE = 75
+"""The object store could not be reached, for longer than the trainer waits for it."""
+TO_BE_STARTED_AGAIN = frozenset({EXIT_INTERRUPTED, EXIT_OUTAGE})
+"""Exit statuses that say nothing against the job."""
 SENTENCE_LIMIT = 500
 
 OUT_OF_MEMORY = re.compile(
@@ -17,7 +21,10 @@ OUT_OF_MEMORY = re.compile(
     re.IGNORECASE,
 )
 # torch and safetensors write files themselves, and say so in words only.
-DISK_FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
+DISK_FULL = re.compile(
+    r"no space left on device|disk quota exceeded|file too large|inline_container.*unexpected pos",
+    re.IGNORECASE,
+)
 TARGETS_MISSING = re.compile(r"target modules .* not found in the base model", re.IGNORECASE | re.DOTALL)
 
 
@@ -36,6 +43,7 @@ class RowFailure(TrainingFailure):
 
     def __init__(self, place: str, reason: str, why: str) -> None:
         super().__init__("INVALID_ARGUMENT", reason, f"{place}: {why}")
+        self.place = place
 
 
 class Interrupted(SystemExit):
@@ -58,18 +66,19 @@ def describe_failure(error: BaseException) -> Failure:
         return Failure(error.code, error.reason, error.message)
     if isinstance(error, ObjectNotFound):
         return Failure("FAILED_PRECONDITION", "FILE_MISSING", f"{error.key} is missing from the object store")
-    if isinstance(error, MemoryError) or _says(error, OUT_OF_MEMORY):
+    if short := _first(error, lambda cause: isinstance(cause, MemoryError) or _says(cause, OUT_OF_MEMORY)):
         return Failure(
             "RESOURCE_EXHAUSTED",
             "OUT_OF_MEMORY",
             "training ran out of memory; a smaller micro batch size or cut-off length needs less: "
-            + one_sentence(error),
+            + one_sentence(short),
         )
-    if (isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}) or _says(
-        error, DISK_FULL
-    ):
+    if full := _first(error, _is_full_disk):
         return Failure(
-            "RESOURCE_EXHAUSTED", "DISK_FULL", f"the disk of the node is full: {one_sentence(error)}"
+            "RESOURCE_EXHAUSTED",
+            "DISK_FULL",
+            "the disk of the node is full; resumed when there is room again, the job goes on from its last "
+            f"checkpoint: {one_sentence(full)}",
         )
     if isinstance(error, ValueError) and _says(error, TARGETS_MISSING):
         return Failure("INVALID_ARGUMENT", "LORA_TARGET_MODULES", one_sentence(error))
@@ -80,6 +89,18 @@ def one_sentence(error: BaseException) -> str:
     """The first line of what an exception says, at most 500 characters."""
     line = next(iter(str(error).strip().splitlines()), "") or "it gives no reason"
     return line if len(line) <= SENTENCE_LIMIT else line[: SENTENCE_LIMIT - 1] + "…"
+
+
+def _first(error: BaseException, holds: Callable[[BaseException], bool]) -> BaseException | None:
+    """The first that holds of an error and what it came of: libraries wrap what they are told."""
+    found: BaseException | None = error
+    while found is not None and not holds(found):
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
+    return found
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    return (isinstance(error, OSError) and error.errno in NO_ROOM) or _says(error, DISK_FULL)
 
 
 def _says(error: BaseException, pattern: re.Pattern[str]) -> bool:

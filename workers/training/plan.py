@@ -24,13 +24,15 @@ class StepPlan:
     warnings: list[str]
 
 
-def plan_steps(spec: JobSpec, examples: int, longest: int) -> StepPlan:
-    """Steps for so many examples, the longest of so many tokens.
+def plan_steps(spec: JobSpec, examples: int, micro: int) -> StepPlan:
+    """Steps for so many examples, `micro` of them at once in each process.
 
     A step takes `batch_size` rows, the last of an epoch what is left; a fraction of an epoch is rounded up to
     whole steps.
     """
-    micro, warnings = _micro_batch_size(spec, longest)
+    warnings = []
+    if spec.micro_batch_size and micro != spec.micro_batch_size:
+        warnings.append(f"micro batches are of {micro} rows, not of {spec.micro_batch_size}: {_why(spec)}")
     steps_per_epoch = math.ceil(examples / spec.batch_size)
     max_steps = max(1, math.ceil(round(spec.epochs * steps_per_epoch, 6)))
     if abs(max_steps - spec.epochs * steps_per_epoch) > 1e-6:
@@ -44,7 +46,7 @@ def plan_steps(spec: JobSpec, examples: int, longest: int) -> StepPlan:
         )
     return StepPlan(
         micro_batch_size=micro,
-        accumulation=spec.batch_size // micro,
+        accumulation=spec.batch_size // (micro * spec.processes),
         steps_per_epoch=steps_per_epoch,
         max_steps=max_steps,
         logging_steps=math.ceil(max_steps / LOGGED_STEPS),
@@ -55,15 +57,15 @@ def plan_steps(spec: JobSpec, examples: int, longest: int) -> StepPlan:
     )
 
 
-def _micro_batch_size(spec: JobSpec, longest: int) -> tuple[int, list[str]]:
-    """A divisor of the batch size, so that every step has exactly `batch_size` rows."""
+def micro_batch_size(spec: JobSpec, longest: int) -> int:
+    """A divisor of a process's share of the batch, so that every step has exactly `batch_size` rows."""
     wanted = spec.micro_batch_size or max(1, TOKENS_AT_ONCE // max(1, longest))
-    micro = max(
-        size for size in range(1, spec.batch_size + 1) if spec.batch_size % size == 0 and size <= wanted
-    )
-    if spec.micro_batch_size and micro != spec.micro_batch_size:
-        return micro, [
-            f"the micro batch size {spec.micro_batch_size} does not divide the batch size {spec.batch_size}; "
-            f"{micro} was used"
-        ]
-    return micro, []
+    share = spec.batch_size // spec.processes
+    return max(size for size in range(1, share + 1) if share % size == 0 and size <= wanted)
+
+
+def _why(spec: JobSpec) -> str:
+    share = spec.batch_size // spec.processes
+    if share % spec.micro_batch_size:
+        return f"that does not divide the batch size {share}" + (" of a process" * (spec.processes > 1))
+    return "more do not fit into the memory"

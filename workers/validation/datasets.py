@@ -13,9 +13,17 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from workers.validation.jsonl import BadRow, parse_row, split_lines
+from workers.validation.mistaken_files import recognise
+from workers.validation.preference_rows import check_preference_row, is_preference_row
 from workers.validation.rows import RowCounts, check_chat_row, check_text_row
 
-Format = Literal["CHAT", "COMPLETION"]
+Format = Literal["CHAT", "COMPLETION", "PREFERENCE"]
+# Of each format: what its rows are, that a row of it is none of another, and that a row is none of it.
+_SAID: dict[Format, tuple[str, str, str]] = {
+    "CHAT": ("rows with messages", "has messages", "has no messages"),
+    "COMPLETION": ("rows of text fields", "", ""),
+    "PREFERENCE": ("pairs of answers", "has two answers to choose from", "has no preferred_output"),
+}
 
 MAX_ROW_BYTES = 16 * 1024 * 1024
 MAX_EXAMPLES = 3_000_000
@@ -109,6 +117,12 @@ def merge_reports(reports: Mapping[str, DatasetReport], limits: DatasetLimits | 
     )
 
 
+def format_of(row: dict[str, Any]) -> Format:
+    if is_preference_row(row):
+        return "PREFERENCE"
+    return "CHAT" if "messages" in row else "COMPLETION"
+
+
 class _Measured:
     """Passes chunks on, counting and hashing them."""
 
@@ -151,7 +165,8 @@ class _DatasetCheck:
         try:
             counts = self._check(line)
         except BadRow as error:
-            self._complain(self._line, error)
+            mistaken = recognise(line) if self._line == 1 and line is not None else ""
+            self._complain(self._line, mistaken or error)
         else:
             self._tokens += counts.tokens
             self._turns += counts.turns
@@ -179,6 +194,8 @@ class _DatasetCheck:
         self._agree_on_format(row)
         if self._format == "CHAT":
             return check_chat_row(row)
+        if self._format == "PREFERENCE":
+            return check_preference_row(row)
         counts = check_text_row(row)
         if self._fields is None:
             self._fields = set(row)
@@ -188,13 +205,13 @@ class _DatasetCheck:
 
     def _agree_on_format(self, row: dict[str, Any]) -> None:
         """The first row that parses decides, where the caller has not; the others must be of its kind."""
-        found: Format = "CHAT" if "messages" in row else "COMPLETION"
+        found = format_of(row)
         if self._format is None:
             self._format, self._format_line = found, self._line
         elif found != self._format:
             since = f" since line {self._format_line}" if self._format_line else ""
-            expected = "rows with messages" if self._format == "CHAT" else "rows of text fields"
-            what = "has no messages" if found == "COMPLETION" else "has messages"
+            expected, _, lacks = _SAID[self._format]
+            what = _SAID[found][1] or lacks
             raise BadRow(
                 f"the row {what}, but the dataset holds {expected}{since}; one dataset is of one kind"
             )

@@ -22,6 +22,24 @@ MAX_DEPTH = 64
 _LONE_SURROGATE = re.compile(
     rb"(?:\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F][0-9a-fA-F]{2})"
 )
+_HABITS = (
+    (re.compile(rb"\x00"), "there is a NUL at byte {place}"),
+    (
+        re.compile(rb"^\xef\xbb\xbf"),
+        "there is a byte order mark in the middle of the file; it was joined of others",
+    ),
+    (re.compile(rb"\}\s*\r\s*\{"), "the lines end with CR only, at byte {place}; end them with a line feed"),
+    (
+        re.compile(rb"\}\s*\{"),
+        "there are two objects in the line, at byte {place}; each needs a line of its own",
+    ),
+    (re.compile(rb"\},\s*$"), "there is a comma behind the object; lines of JSON are not parted by commas"),
+    (
+        re.compile(rb"^\s*\{\s*'|:\s*(?:None|True|False)\b"),
+        "it is Python's notation, at byte {place}; write it with json.dumps",
+    ),
+)
+"""Looked for only in lines that are no JSON."""
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
@@ -130,6 +148,8 @@ def _why_not_json(line: bytes, error: Exception) -> str:
         return "there is nothing but white space"
     if lone := _LONE_SURROGATE.search(line):
         return f"half a surrogate pair ({lone.group().decode()}) at byte {lone.start() + 1}"
+    if hint := _habit(line):
+        return f"not JSON: {hint}"
     text = str(error)
     if "out of range" in text or isinstance(error, OverflowError):
         return "a number is too large to be read"
@@ -137,6 +157,14 @@ def _why_not_json(line: bytes, error: Exception) -> str:
         if constant in line and "malformed" in text:
             return f"not JSON: {constant.decode()} is no JSON number ({_position(text)})"
     return f"not JSON: {_position(text)}"
+
+
+def _habit(line: bytes) -> str:
+    """What people do that makes no JSON, where that is plain."""
+    for pattern, told in _HABITS:
+        if found := pattern.search(line):
+            return told.format(place=found.start() + 1)
+    return ""
 
 
 def _position(text: str) -> str:

@@ -7,17 +7,19 @@ for their checksums.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from controlplane.checks.architectures import architectures
+from controlplane.checks.architectures import GENERATE, Architecture, architectures, embedding_architectures
 from controlplane.checks.model_config import CONFIG_FILE, ConfigFacts, read_config
 from controlplane.checks.problems import FileSource, InvalidFile, InvalidModel, Problem, ProblemList
 from controlplane.storage import ObjectNotFound
 from workers.validation.generation_config import read_generation_config
 from workers.validation.json_files import read_json_object
+from workers.validation.pooling import check_pooling
 from workers.validation.tokenizer import TokenizerFacts, read_tokenizer
 from workers.validation.weights import Weight, check_weights, count_parameters, read_weights
 
@@ -32,6 +34,8 @@ __all__ = [
 ]
 
 MAX_NAME_BYTES = 200
+POOLING_CONFIG = re.compile(r"[0-9]_Pooling/config\.json")
+"""The one file that has a folder, where sentence-transformers puts it and the engine looks for it."""
 REFUSED_SUFFIXES = {
     ".py": "code is never run; remove it",
     ".pyc": "code is never run; remove it",
@@ -64,6 +68,10 @@ class BaseModelReport:
     moe: bool
     supports_lora: bool
     supports_tools: bool
+    supports_image_input: bool
+    supports_audio_input: bool
+    task: str
+    """One of `controlplane.checks.architectures`."""
     chat_template: str | None
     default_sampling_params: dict[str, float]
     config: dict[str, Any]
@@ -77,13 +85,16 @@ class BaseModelReport:
 
 
 def validate_base_model(
-    store: ModelStore, prefix: str, registered_files: Mapping[str, int]
+    store: ModelStore, prefix: str, registered_files: Mapping[str, int], *, embedding: bool = False
 ) -> BaseModelReport:
     """Check the files (name → size) under `prefix`; raises `InvalidModel` with every problem found.
 
+    `embedding`: of a model that is to embed or score texts.
+
     A store that cannot be reached raises `StorageUnavailable`: that says nothing about the model.
     """
-    served = {name: facts.supports_lora for name, facts in architectures().items()}
+    known = embedding_architectures() if embedding else architectures()
+    served = {name: facts.supports_lora for name, facts in known.items()}
     problems, warnings = ProblemList(), list[str]()
     files = dict(registered_files)
     check_files(store, prefix, files, problems)
@@ -92,20 +103,24 @@ def validate_base_model(
         complete = not problems
         config, facts = _read_config(store, prefix, files, served, problems)
         if facts is not None:
-            check_weights(weights, facts, complete, problems, warnings)
+            check_weights(weights, facts, complete, problems, warnings, embedding=embedding)
         vocabulary = facts.sizes.vocabulary if facts else None
         tokenizer = read_tokenizer(store, prefix, files, vocabulary, problems, warnings)
         sampling = read_generation_config(store, prefix, files, problems)
+        if embedding and facts is not None:
+            check_pooling(store, prefix, files, config, known[facts.architecture], problems, warnings)
         problems.raise_if_any()
         checksums = checksum_files(store, prefix, files)
     except ObjectNotFound as error:
         raise InvalidModel([Problem(error.key.removeprefix(prefix), "", "was not uploaded")]) from None
     assert facts is not None  # without facts there is a problem, and that was raised above
-    return _report(config, facts, weights, tokenizer, sampling, served, checksums, warnings)
+    return _report(config, facts, weights, tokenizer, sampling, known, checksums, warnings)
 
 
 def check_file_name(name: str) -> str:
     """Why a name cannot be that of a model's file; empty when it can. Files lie flat, without folders."""
+    if POOLING_CONFIG.fullmatch(name):
+        return ""
     if not name or len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:
         return f"a file name must have 1 to {MAX_NAME_BYTES} bytes"
     if "/" in name or "\\" in name or name in {".", ".."}:
@@ -174,10 +189,12 @@ def _report(
     weights: dict[str, Weight],
     tokenizer: TokenizerFacts,
     sampling: dict[str, float],
-    served: dict[str, bool],
+    known: dict[str, Architecture],
     checksums: dict[str, dict[str, Any]],
     warnings: list[str],
 ) -> BaseModelReport:
+    architecture = known[facts.architecture]
+    template = tokenizer.template if architecture.task == GENERATE else None
     dtypes = Counter[str]()
     for weight in weights.values():
         dtypes[weight.info.dtype] += weight.info.elements
@@ -189,9 +206,12 @@ def _report(
         vocab_size=facts.sizes.vocabulary,
         default_precision=facts.precision,
         moe=facts.moe,
-        supports_lora=served[facts.architecture],
-        supports_tools=tokenizer.template is not None and tokenizer.template.supports_tools,
-        chat_template=tokenizer.chat_template,
+        supports_lora=architecture.supports_lora,
+        supports_tools=template is not None and template.supports_tools,
+        supports_image_input=architecture.reads_images,
+        supports_audio_input=architecture.reads_audio,
+        task=architecture.task,
+        chat_template=tokenizer.chat_template if template is not None else None,
         default_sampling_params=sampling,
         config=config,
         files=checksums,

@@ -28,6 +28,16 @@ _MESSAGE_KEYS: dict[str, frozenset[str]] = {
 }
 
 
+_OTHER_ROLES = {
+    "developer": "write it as a system message",
+    "function": "write results of calls as messages of role tool",
+    "human": "write it as user",
+    "gpt": "write it as assistant",
+    "model": "write it as assistant",
+}
+"""What other formats say, and what is said here."""
+
+
 class RowCounts(NamedTuple):
     tokens: int
     turns: int
@@ -36,6 +46,18 @@ class RowCounts(NamedTuple):
 
 def check_chat_row(row: dict[str, Any]) -> RowCounts:
     """A row with `messages` (and perhaps `tools`); other keys are the owner's own and not looked at."""
+    messages = list_of_messages(row)
+    tokens, turns, last = check_messages(messages)
+    if last != "assistant":
+        raise BadRow(
+            f'messages[{len(messages) - 1}].role is "{last}"; the last message must be from the assistant'
+        )
+    if not any(message["role"] == "assistant" and message.get("weight", 1) for message in messages):
+        raise BadRow("nothing to train on: the weight of every assistant message is 0")
+    return RowCounts(tokens + check_tools(row), turns)
+
+
+def list_of_messages(row: dict[str, Any]) -> list[Any]:
     messages = row.get("messages")
     if type(messages) is not list:
         raise BadRow(
@@ -45,27 +67,28 @@ def check_chat_row(row: dict[str, Any]) -> RowCounts:
         )
     if not messages:
         raise BadRow("messages is empty")
-    tokens = turns = trained = 0
+    return messages
+
+
+def check_messages(messages: list[Any]) -> tuple[int, int, str]:
+    """Every message, in its turn; returns (estimated tokens, user messages, the last role)."""
+    tokens = turns = 0
     order = _TurnOrder()
     for index, message in enumerate(messages):
         if type(message) is not dict:
             raise BadRow(f"messages[{index}] must be an object, found {shown(message)}")
         role = order.take(index, message)
-        tokens += TOKENS_PER_MESSAGE + _check_message(index, role, message)
+        tokens += TOKENS_PER_MESSAGE + check_message(index, role, message)
         turns += role == "user"
-        trained += role == "assistant" and message.get("weight", 1)
-    order.end(len(messages) - 1)
-    if not trained:
-        raise BadRow("nothing to train on: the weight of every assistant message is 0")
-    if (tools := row.get("tools")) is not None:
-        tokens += _check_tools(tools)
-    return RowCounts(tokens, turns)
+    return tokens, turns, order.last
 
 
 def check_text_row(row: dict[str, Any]) -> RowCounts:
     """A flat row whose fields fill templates: strings, numbers, booleans and nulls, at least one string."""
     if not row:
         raise BadRow("the object has no fields")
+    if type(row.get("conversations")) is list:
+        raise BadRow("conversations is not read; write messages, each with a role and a content")
     if len(row) > MAX_FIELDS:
         raise BadRow(f"the object has {len(row)} fields; at most {MAX_FIELDS} are allowed")
     tokens = 0
@@ -101,14 +124,14 @@ class _TurnOrder:
     def __init__(self) -> None:
         self._expected: tuple[str, ...] = ("user", "system")
         self._call_ids: set[str] | None = None
-        self._last = ""
+        self.last = ""
 
     def take(self, index: int, message: dict[str, Any]) -> str:
         """The message's role, when it may stand here."""
         role: Any = message.get("role")
         if type(role) is not str or role not in self._expected:
             raise BadRow(self._complaint(index, role, message))
-        self._last = role
+        self.last = role
         if role == "user":
             self._expected = ("assistant",)
         elif role == "assistant":
@@ -122,12 +145,6 @@ class _TurnOrder:
             self._expected = ("user",)
         return role
 
-    def end(self, index: int) -> None:
-        if self._last != "assistant":
-            raise BadRow(
-                f'messages[{index}].role is "{self._last}"; the last message must be from the assistant'
-            )
-
     def _check_answer(self, index: int, call_id: Any) -> None:
         if type(call_id) is str and self._call_ids and call_id not in self._call_ids:
             raise BadRow(
@@ -138,6 +155,8 @@ class _TurnOrder:
         place = f"messages[{index}].role"
         if "role" not in message:
             return f"{place} is missing"
+        if type(role) is str and role in _OTHER_ROLES:
+            return f'{place} is "{role}"; {_OTHER_ROLES[role]}'
         if type(role) is not str or role not in ROLES:
             return f"{place} is {shown(role)}; expected user, assistant, system or tool"
         if role == "system":
@@ -147,7 +166,7 @@ class _TurnOrder:
         return f'{place} is "{role}"; expected {" or ".join(e for e in self._expected if e != "system")} here'
 
 
-def _check_message(index: int, role: str, message: dict[str, Any]) -> int:
+def check_message(index: int, role: str, message: dict[str, Any]) -> int:
     """Check all but the role; returns the estimated tokens."""
     content = message.get("content")
     calls = message.get("tool_calls")
@@ -155,8 +174,16 @@ def _check_message(index: int, role: str, message: dict[str, Any]) -> int:
         tokens = estimate_tokens(content)
     elif content is None and role == "assistant" and calls:
         tokens = 0
+    elif "function_call" in message:
+        raise BadRow(f"messages[{index}] has a function_call, which is out of use; write tool_calls")
     elif "content" not in message:
         raise BadRow(f"messages[{index}].content is missing")
+    elif type(content) is list and content and all(type(part) is dict for part in content):
+        kinds = sorted({str(part.get("type")) for part in content})
+        raise BadRow(
+            f"messages[{index}].content is an array of parts ({shown(', '.join(kinds))}); "
+            "training reads text only: give one string"
+        )
     else:
         raise BadRow(f"messages[{index}].content must be a string, found {shown(content)}")
     if len(message) == 2:
@@ -205,7 +232,11 @@ def _check_arguments(place: str, arguments: Any) -> None:
         raise BadRow(f"{place} must be a JSON object, found {shown(arguments)}")
 
 
-def _check_tools(tools: Any) -> int:
+def check_tools(row: dict[str, Any]) -> int:
+    """The row's `tools`, if it has any; returns their estimated tokens."""
+    tools = row.get("tools")
+    if tools is None:
+        return 0
     if type(tools) is not list:
         raise BadRow(f"tools must be an array, found {shown(tools)}")
     for number, tool in enumerate(tools):

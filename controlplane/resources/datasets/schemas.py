@@ -17,7 +17,7 @@ from controlplane.rest.schema import (
     output_only,
 )
 
-FORMATS = ("FORMAT_UNSPECIFIED", "CHAT", "COMPLETION", "RL")
+FORMATS = ("FORMAT_UNSPECIFIED", "CHAT", "COMPLETION", "PREFERENCE", "RL")
 TRANSFORMED = "transformed"
 SPLITTED = "splitted"
 NO_FILTER = "a dataset is copied as a whole; choose the rows first, and upload those"

@@ -32,7 +32,9 @@ async def create_dataset(session: AsyncSession, caller: Caller, request: CreateD
     request.refuse_unsupported()
     given = request.dataset.given()
     if given.get("format") == "RL":
-        raise invalid("datasets of format RL are not supported; use CHAT or COMPLETION", "dataset.format")
+        raise invalid(
+            "datasets of format RL are not supported; use CHAT, COMPLETION or PREFERENCE", "dataset.format"
+        )
     row = DatasetRow(
         account_id=caller.account_id,
         id=check_id(request.dataset_id, "datasetId"),

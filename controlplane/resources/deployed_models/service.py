@@ -21,7 +21,7 @@ from controlplane.resources.deployed_models.states import DEPLOYING, UNDEPLOYING
 from controlplane.resources.deployments.states import DELETED, DELETING
 from controlplane.resources.models.schemas import DeployedModelRef
 from controlplane.resources.models.service import find_readable
-from controlplane.resources.models.states import HF_BASE_MODEL
+from controlplane.resources.models.states import BASE_KINDS
 from controlplane.resources.quotas.service import claim_addon
 from controlplane.resources.tables import DeployedModelRow, DeploymentRow, ModelRow
 from controlplane.rest.access import CALLER, find, insert, refuse_others_rows
@@ -85,7 +85,7 @@ def check_fits(model: ModelRow, deployment: DeploymentRow, base: ModelRow, max_r
     """Refuse a model that the deployment's engines could not serve."""
     if model.state != READY:
         raise failed_precondition(f"{model.name} is {model.state}, not READY")
-    if model.kind == HF_BASE_MODEL:
+    if model.kind in BASE_KINDS:
         if model.uid != base.uid:
             raise failed_precondition(f"{deployment.name} serves {base.name}, not {model.name}")
         return

@@ -132,16 +132,18 @@ async def fitting_versions(
         )
         .order_by(DeploymentShapeVersionRow.create_time.desc(), DeploymentShapeVersionRow.uid)
     )
-    return [row for row in await session.scalars(query) if fits(row, base, wanted)]
+    return [row for row in await session.scalars(query) if fits(session, row, base, wanted)]
 
 
-def fits(row: DeploymentShapeVersionRow, base: ModelRow, wanted: Mapping[str, Any]) -> bool:
+def fits(
+    session: AsyncSession, row: DeploymentShapeVersionRow, base: ModelRow, wanted: Mapping[str, Any]
+) -> bool:
     """Whether the shape says nothing against what is wanted, and an engine could be started with both."""
     settings = settings_of(row)
     if contradictions(settings, wanted):
         return False
     try:
-        check_engine(EngineSettings(**filled(settings, wanted)), base)
+        check_engine(session, EngineSettings(**filled(settings, wanted)), base)
     except ApiError:
         return False
     return True

@@ -32,7 +32,7 @@ async def matches(
     if shape in ("", DEFAULT):
         return await fitting_versions(session, caller, base, settings, rules)
     row = await named_version(session, caller, shape, rules)
-    return [row] if row.base_model_uid == base.uid and fits(row, base, settings) else []
+    return [row] if row.base_model_uid == base.uid and fits(session, row, base, settings) else []
 
 
 async def base_of(session: AsyncSession, caller: Caller, given: str) -> ModelRow:

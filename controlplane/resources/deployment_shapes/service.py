@@ -54,7 +54,7 @@ async def create_shape(
         **{field: given[field] for field in SETTABLE if field in given},
     )
     await insert(session, row, row.name)
-    check_settings(row, base)
+    check_settings(session, row, base)
     await add_version(session, row)
     return row
 
@@ -73,7 +73,7 @@ async def shaped_model(session: AsyncSession, caller: Caller, given: str) -> Mod
     return base
 
 
-def check_settings(row: DeploymentShapeRow, base: ModelRow) -> None:
+def check_settings(session: AsyncSession, row: DeploymentShapeRow, base: ModelRow) -> None:
     """Refuse what no engine could be started with anywhere.
 
     Accelerators may be others than this machine has: the shape fits nothing then, until it has them.
@@ -81,7 +81,7 @@ def check_settings(row: DeploymentShapeRow, base: ModelRow) -> None:
     settings = EngineSettings(
         enable_addons=row.enable_addons, precision=row.precision, max_context_length=row.max_context_length
     )
-    check_engine(settings, base)
+    check_engine(session, settings, base)
 
 
 async def add_version(session: AsyncSession, row: DeploymentShapeRow) -> DeploymentShapeVersionRow:
@@ -152,7 +152,7 @@ async def change_shape(session: AsyncSession, row: DeploymentShapeRow, fresh: di
         setattr(row, field, value)
     base = await session.get(ModelRow, row.base_model_uid) if row.base_model_uid else None
     if base is not None:
-        check_settings(row, base)
+        check_settings(session, row, base)
     row.update_time = now()
     await add_version(session, row)
 
@@ -178,7 +178,7 @@ async def update_version(
     changed = changes(session, body, mask, version_message(row))
     base = await session.get(ModelRow, row.base_model_uid) if row.base_model_uid else None
     if changed.get("validated"):
-        refuse_unservable(row, base)
+        refuse_unservable(session, row, base)
     if changed.get("public"):
         refuse_private_base(row, base)
     row.validated = changed.get("validated", row.validated)
@@ -188,13 +188,13 @@ async def update_version(
     return row
 
 
-def refuse_unservable(row: DeploymentShapeVersionRow, base: ModelRow | None) -> None:
+def refuse_unservable(session: AsyncSession, row: DeploymentShapeVersionRow, base: ModelRow | None) -> None:
     """A version is not called validated that no deployment here could be made with."""
     if base is None or base.state != "READY":
         raise failed_precondition(
             f"{row.name} cannot be validated: its base model {row.snapshot['baseModel']} is not READY"
         )
-    check_engine(EngineSettings.of(snapshot_of(row)), base)
+    check_engine(session, EngineSettings.of(snapshot_of(row)), base)
 
 
 def refuse_private_base(row: DeploymentShapeVersionRow, base: ModelRow | None) -> None:

@@ -1,11 +1,15 @@
-"""Which accelerators a deployment may ask for: what this machine has, since its replicas run on it."""
+"""Which accelerators a deployment may ask for: what the cluster's node pools have, or else this machine."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from controlplane.errors import invalid
+
+if TYPE_CHECKING:
+    from controlplane.node_pools import NodePools
 
 ACCELERATOR_TYPES = (
     "NVIDIA_A100_80GB",
@@ -42,6 +46,20 @@ def check_accelerators(kind: str, count: int, devices: list[str]) -> None:
     if count > len(devices):
         raise invalid(
             f"acceleratorCount is {count}, and this machine has {len(devices)} GPUs", "acceleratorCount"
+        )
+
+
+def check_pools(kind: str, count: int, pools: NodePools) -> None:
+    """Refuse, by name, accelerators that no node pool has."""
+    found = pools.pools_for(kind)
+    if not found:
+        offered = sorted({pool.accelerator_type for pool in pools.pools} - {UNSPECIFIED})
+        have = ", ".join(offered) if offered else "none"
+        raise invalid(f"{kind} cannot be had: the cluster has {have}", "acceleratorType")
+    most = max(0 if pool.on_cpu else pool.per_node for pool in found)
+    if count > most:
+        raise invalid(
+            f"acceleratorCount is {count}, and a replica can have {most} GPUs at most", "acceleratorCount"
         )
 
 

@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
+from sqlalchemy.ext.asyncio import AsyncSession
+
 from controlplane.errors import invalid
-from controlplane.resources.deployments.accelerators import UNSPECIFIED, check_accelerators, local_devices
+from controlplane.node_pools import NODE_POOLS
+from controlplane.resources.deployments.accelerators import (
+    UNSPECIFIED,
+    check_accelerators,
+    check_pools,
+    local_devices,
+)
 from controlplane.resources.tables import ModelRow
 
 SERVED_PRECISIONS = ("PRECISION_UNSPECIFIED", "FP16", "BF16")
@@ -47,13 +55,13 @@ OF_THE_ENGINE = tuple(field.name for field in fields(EngineSettings))
 LEFT_OPEN = {field.name: field.default for field in fields(EngineSettings)}
 
 
-def check_engine(settings: Settings, base: ModelRow) -> None:
+def check_engine(session: AsyncSession, settings: Settings, base: ModelRow) -> None:
     """Refuse what no engine here could be started with."""
-    check_accelerators(
-        settings.accelerator_type,
-        settings.accelerator_count,
-        local_devices() if wants_accelerators(settings) else [],
-    )
+    kind, count, pools = settings.accelerator_type, settings.accelerator_count, session.info.get(NODE_POOLS)
+    if pools is not None:
+        check_pools(kind, count, pools)
+    else:
+        check_accelerators(kind, count, local_devices() if wants_accelerators(settings) else [])
     if settings.precision not in SERVED_PRECISIONS:
         raise invalid(f"precision {settings.precision} is not supported yet; use BF16 or FP16", "precision")
     longest = base.context_length or base.facts.get("context_length") or settings.max_context_length

@@ -40,7 +40,7 @@ from controlplane.resources.deployments.states import (
     mark,
 )
 from controlplane.resources.models.service import find_readable
-from controlplane.resources.models.states import HF_BASE_MODEL
+from controlplane.resources.models.states import BASE_KINDS
 from controlplane.resources.quotas.service import Held, allow_growth
 from controlplane.resources.quotas.spend import refuse_overspent
 from controlplane.resources.tables import DeployedModelRow, DeploymentRow, ModelRow, ReplicaRow
@@ -82,7 +82,7 @@ async def create_deployment(
     row.next_reconcile_at = func.now()
     await allow_growth(session, row)
     await insert(session, row, row.name)
-    check_engine(row, base)
+    check_engine(session, row, base)
     if deploy_base:
         await add_deployed_model(session, row, base, caller, {})
     return row, base
@@ -119,7 +119,7 @@ async def find_base(session: AsyncSession, caller: Caller, given: str) -> ModelR
         raise invalid("baseModel is required", "baseModel")
     name = parse_name(given, "models", caller.account_id, "baseModel")
     base = await lock_model(session, await find_readable(session, caller, name, keep=True))
-    if base.kind != HF_BASE_MODEL:
+    if base.kind not in BASE_KINDS:
         raise invalid(
             f"{base.name} is an addon; deploy its base model with enableAddons and then the addon on it",
             "baseModel",
@@ -221,7 +221,7 @@ async def change_engine(
         return
     for field, value in fresh.items():
         setattr(row, field, value)
-    check_engine(row, base)
+    check_engine(session, row, base)
     addons = addons_of(row, await models_on(session, row))
     if addons and not row.enable_addons:
         raise failed_precondition(
@@ -274,7 +274,7 @@ async def undelete_deployment(
     row = await find_deleted(session, caller, name)
     base = await session.get_one(ModelRow, row.base_model_uid)
     base = await find_base(session, caller, base.name)
-    check_engine(row, base)
+    check_engine(session, row, base)
     await allow_growth(session, row)
     mark(row, CREATING, message=WAITING)
     row.delete_time = row.purge_time = None

@@ -1,54 +1,52 @@
-"""Default hyper-parameters per base model; whatever the user sets wins."""
+"""Default hyper-parameters per base model, read from defaults.toml; whatever the user sets wins."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import tomllib
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FILE = Path(__file__).with_suffix(".toml")
+
+Method = Literal["LORA", "QLORA"]
 
 
-@dataclass(frozen=True)
-class Defaults:
-    batch_size: int
-    lora_rank: int
-    epochs: float
-    learning_rate: float
-    cutoff_length: int
+class Defaults(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    method: Method = "LORA"
+    batch_size: Annotated[int, Field(ge=1, lt=1024)]
+    lora_rank: Annotated[int, Field(ge=1, le=64)]
+    epochs: Annotated[float, Field(gt=0, le=100)]
+    learning_rate: Annotated[float, Field(gt=0, le=1)]
+    cutoff_length: Annotated[int, Field(ge=2)]
 
 
-# By the model's id; the values are those that users of the original API expect.
-BY_MODEL_ID = {
-    "llama-v3p2-1b-instruct": Defaults(32, 4, 1, 1e-4, 16384),
-    "llama-v3p2-3b-instruct": Defaults(32, 4, 1, 1e-4, 16384),
-    "llama-v3p1-70b-instruct": Defaults(8, 4, 1, 2e-5, 8192),
-    "llama-v3p1-8b-instruct": Defaults(16, 8, 1, 1e-4, 8192),
-    "llama-v3-70b-instruct-hf": Defaults(8, 4, 1, 2e-5, 8192),
-    "llama-v3-8b-instruct-hf": Defaults(16, 8, 1, 1e-4, 8192),
-    "mixtral-8x7b-instruct-hf": Defaults(16, 8, 1, 1e-4, 32768),
-    "mixtral-8x22b-instruct-hf": Defaults(16, 8, 1, 1e-4, 8192),
-    "mixtral-8x22b-hf": Defaults(8, 8, 1, 1e-4, 8192),
-    "mixtral-8x7b": Defaults(16, 8, 1, 1e-4, 8192),
-    "mistral-7b-instruct-v0p2": Defaults(16, 8, 1, 1e-4, 4096),
-    "mistral-7b": Defaults(16, 8, 1, 1e-4, 4096),
-    "code-qwen-1p5-7b": Defaults(16, 8, 1, 3e-4, 65536),
-    "deepseek-coder-v2-lite-base": Defaults(16, 8, 1, 3e-4, 16384),
-    "deepseek-coder-7b-base": Defaults(16, 8, 1, 3e-4, 16384),
-    "deepseek-coder-1b-base": Defaults(16, 8, 1, 3e-4, 16384),
-    "codegemma-7b": Defaults(16, 8, 1, 3e-4, 8192),
-    "codegemma-2b": Defaults(16, 8, 1, 3e-4, 8192),
-    "starcoder2-15b": Defaults(16, 8, 1, 1e-4, 16384),
-    "starcoder2-7b": Defaults(16, 8, 1, 1e-4, 16384),
-    "starcoder2-3b": Defaults(16, 8, 1, 1e-4, 16384),
-    "stablecode-3b": Defaults(16, 8, 1, 3e-4, 16384),
-    "qwen2-72b-instruct": Defaults(8, 8, 1, 3e-4, 16384),
-}
+class LargeModels(Defaults):
+    from_parameters: int
+    """The size from which a model counts as large."""
 
-# Sizes from which a model counts as large: fewer rows a step and a smaller learning rate.
-LARGE_PARAMETER_COUNT = 40_000_000_000
-LARGE = Defaults(8, 8, 1, 2e-5, 8192)
-OTHER = Defaults(16, 8, 1, 1e-4, 8192)
+
+class DefaultsTable(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    other: Defaults
+    large: LargeModels
+    models: dict[str, Defaults]
+
+
+@lru_cache(maxsize=1)
+def defaults_table() -> DefaultsTable:
+    return DefaultsTable.model_validate(tomllib.loads(FILE.read_text()))
 
 
 def defaults_for(model_id: str, parameter_count: int, context_length: int) -> Defaults:
     """The model's own row, or one by its size; the cut-off is never more than the context length."""
-    found = BY_MODEL_ID.get(model_id) or (LARGE if parameter_count >= LARGE_PARAMETER_COUNT else OTHER)
+    table = defaults_table()
+    by_size = table.large if parameter_count >= table.large.from_parameters else table.other
+    found = table.models.get(model_id, by_size)
     cutoff = min(found.cutoff_length, context_length) if context_length else found.cutoff_length
-    return Defaults(found.batch_size, found.lora_rank, found.epochs, found.learning_rate, cutoff)
+    return found.model_copy(update={"cutoff_length": cutoff})

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
+from controlplane.checks.lora_targets import tunable_modules
 from controlplane.errors import invalid
+from controlplane.resources.fine_tuning_jobs.defaults import Defaults, Method
 from controlplane.resources.fine_tuning_jobs.inputs import Inputs
 from controlplane.resources.fine_tuning_jobs.wanted import Wanted
 
 MAX_EXAMPLES = 3_000_000
 """Of examples × epochs, as the original has it."""
 MAX_BATCH_SIZE = 4096
+DEFAULT_SEED = 42
 SHORTEST_CUTOFF = 2
 """Tokens: one to read and one to learn."""
 DEFAULT_EVALUATION_SPLIT = 0.15
@@ -42,17 +45,34 @@ def resolve_settings(wanted: Wanted, inputs: Inputs, max_lora_rank: int) -> dict
         "warmup_steps": given.get("warmup_steps", 0),
         "weight_decay": given.get("weight_decay", 0.0),
         "lora_rank": rank,
-        "lora_alpha": given.get("lora_alpha") or 2 * rank,
+        "lora_alpha": given.get("lora_alpha") or own_alpha(inputs) or 2 * rank,
         "lora_target_modules": given.get("lora_target_modules", []),
+        "lora_dropout": given.get("lora_dropout", 0.0),
+        "tuning_method": chosen_method(given, own),
+        "seed": given.get("seed") or DEFAULT_SEED,
+        "sampler_interval_steps": given.get("sampler_interval_steps", 0),
+        "accelerator_count": given.get("accelerator_count") or 1,
         "cutoff_length": given.get("cutoff_length") or own.cutoff_length,
         "early_stop": given.get("early_stop", False),
         "evaluation": given.get("evaluation", False) or bool(inputs.evaluation_dataset),
         "evaluation_split": given.get("evaluation_split") or DEFAULT_EVALUATION_SPLIT,
         **batches(given, own.batch_size),
     }
+    if inputs.kind == "preference":
+        chosen["preference"] = given.get("preference") or {"method": "dpo"}
     check_settings(wanted, chosen, inputs, max_lora_rank)
-    check_batches(wanted, chosen)
+    check_batches(wanted, chosen, inputs.kind)
     return chosen
+
+
+def own_alpha(inputs: Inputs) -> int:
+    """That of the addon that the job goes on from."""
+    return int(inputs.warm_start.facts.get("lora_alpha") or 0) if inputs.warm_start else 0
+
+
+def chosen_method(given: dict[str, Any], own: Defaults) -> str:
+    asked = str(given.get("tuning_method", ""))
+    return asked if asked in get_args(Method) else own.method
 
 
 def batches(given: dict[str, Any], default: int) -> dict[str, int]:
@@ -79,6 +99,11 @@ def check_settings(wanted: Wanted, chosen: dict[str, Any], inputs: Inputs, max_l
         raise invalid(f"loraRank {rank} is more than the engines' {max_lora_rank}", "loraRank")
     if inputs.warm_start and rank != inputs.warm_start.facts["r"]:
         raise invalid(f"loraRank must stay {inputs.warm_start.facts['r']}, the addon's own", "loraRank")
+    check_targets(wanted, chosen, str(inputs.base.facts.get("architecture", "")))
+    for name in ("lora_target_modules", "lora_alpha"):
+        if inputs.warm_start and wanted.given.get(name):
+            own = wanted.word(name)
+            raise invalid(f"{own} is the addon's own, and cannot be chosen", own)
     field = wanted.word("cutoff_length")
     if cutoff < SHORTEST_CUTOFF:
         raise invalid(f"{field} must be at least {SHORTEST_CUTOFF}", field)
@@ -92,17 +117,34 @@ def check_settings(wanted: Wanted, chosen: dict[str, Any], inputs: Inputs, max_l
         raise invalid(f"examples × epochs is {seen:,}, more than {MAX_EXAMPLES:,}", "epochs")
 
 
-def check_batches(wanted: Wanted, chosen: dict[str, Any]) -> None:
+def check_targets(wanted: Wanted, chosen: dict[str, Any], architecture: str) -> None:
+    """A module that the engine cannot serve adapted is not trained."""
+    field, allowed = wanted.word("lora_target_modules"), tunable_modules(architecture)
+    unknown = sorted(set(chosen["lora_target_modules"]) - set(allowed))
+    if unknown:
+        named = ", ".join(unknown)
+        raise invalid(f"{field} {named} cannot be tuned; of {architecture} {', '.join(allowed)} can", field)
+
+
+def check_batches(wanted: Wanted, chosen: dict[str, Any], kind: str) -> None:
     rows, micro, tokens = chosen["batch_size"], chosen["micro_batch_size"], chosen["batch_tokens"]
     field = wanted.word("batch_size")
     if rows > MAX_BATCH_SIZE:
         raise invalid(f"a step of {rows} batches and samples is more than {MAX_BATCH_SIZE}", field)
     if micro and rows % micro:
         raise invalid(f"{field} {rows} is not a multiple of microBatchSize {micro}", "microBatchSize")
-    if tokens and tokens < chosen["cutoff_length"]:
+    processes = chosen["accelerator_count"]
+    if rows % processes:
+        own = wanted.word("accelerator_count")
+        raise invalid(f"{own} {processes} does not divide a step of {rows} batches and samples", own)
+    if micro and (rows // processes) % micro:
+        own = wanted.word("micro_batch_size")
+        raise invalid(f"{own} {micro} does not divide the {rows // processes} of each accelerator", own)
+    texts, example = (2, "pair, each answer") if kind == "preference" else (1, "example")
+    if tokens and tokens < texts * chosen["cutoff_length"]:
         cutoff = wanted.word("cutoff_length")
         raise invalid(
-            f"{wanted.word('batch_tokens')} {tokens} does not hold one example of "
+            f"{wanted.word('batch_tokens')} {tokens} does not hold one {example} of "
             f"{cutoff} {chosen['cutoff_length']}; make one larger or the other smaller",
             wanted.word("batch_tokens"),
         )

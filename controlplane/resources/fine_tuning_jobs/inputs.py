@@ -14,19 +14,24 @@ from controlplane.errors import failed_precondition, invalid, not_found
 from controlplane.names import parse_name
 from controlplane.resources.fine_tuning_jobs.wanted import Wanted
 from controlplane.resources.models.service import find_readable, is_readable
-from controlplane.resources.models.states import HF_BASE_MODEL, HF_PEFT_ADDON
+from controlplane.resources.models.states import EMBEDDING_MODEL, HF_BASE_MODEL, HF_PEFT_ADDON
 from controlplane.resources.tables import DatasetRow, ModelRow
 from controlplane.resources.uploads import READY
 from controlplane.rest.access import find
 
-FORMAT_OF_KIND = {"conversation": "CHAT", "text_completion": "COMPLETION"}
+FORMAT_OF_KIND = {
+    "conversation": "CHAT",
+    "text_completion": "COMPLETION",
+    "text_classification": "COMPLETION",
+    "preference": "PREFERENCE",
+}
 PLACEHOLDER = re.compile(r"{([^{}]+)}")
 
 
 @dataclass(frozen=True)
 class Inputs:
     kind: str
-    """`conversation` or `text_completion`."""
+    """`conversation`, `text_completion`, `text_classification` or `preference`."""
     base: ModelRow
     warm_start: ModelRow | None
     dataset: DatasetRow
@@ -41,7 +46,7 @@ async def find_inputs(session: AsyncSession, caller: Caller, wanted: Wanted) -> 
     held_out = None
     if wanted.given.get("evaluation_dataset"):
         held_out = await find_dataset(session, caller, wanted, "evaluation_dataset", [dataset.format])
-    kind = next(kind for kind, read in FORMAT_OF_KIND.items() if read == dataset.format)
+    kind = next(kind for kind in wanted.templates if FORMAT_OF_KIND[kind] == dataset.format)
     inputs = Inputs(kind, base, warm_start, dataset, held_out)
     check_templates(wanted, inputs)
     return inputs
@@ -69,6 +74,8 @@ async def find_start(
             raise invalid(f"warmStartFrom {row.name}: its base model is not open to you", "warmStartFrom")
         return base_row, row
     if row.kind != HF_BASE_MODEL:
+        if row.kind == EMBEDDING_MODEL:
+            raise invalid(f"baseModel {row.name} embeds text; only what writes text is tuned", "baseModel")
         raise invalid(f"baseModel {row.name} is an addon; use warmStartFrom to go on from it", "baseModel")
     if not row.facts.get("supports_lora"):
         raise invalid(
@@ -102,7 +109,7 @@ def check_templates(wanted: Wanted, inputs: Inputs) -> None:
     templates = wanted.templates[inputs.kind]
     if templates.get("jinja_template"):
         check_chat_template(templates["jinja_template"], wanted.word("jinja_template"))
-    if inputs.kind == "text_completion":
+    if inputs.kind in ("text_completion", "text_classification"):
         for dataset in filter(None, (inputs.dataset, inputs.evaluation_dataset)):
             check_placeholders(wanted, templates, dataset)
 
@@ -122,7 +129,9 @@ def check_placeholders(wanted: Wanted, templates: dict[str, str], dataset: Datas
     """Refuse templates that name a field which some row of the dataset has not."""
     known = dataset.report.get("fields", [])
     for part, template in templates.items():
-        for name in PLACEHOLDER.findall(template) or [template]:
+        # Of a classification they are fields and nothing else.
+        named = PLACEHOLDER.findall(template) if part.endswith("_template") else []
+        for name in named or [template]:
             if name not in known:
                 raise invalid(
                     f"not every row of {dataset.name} has the field {name!r} that the job reads; "

@@ -1,4 +1,4 @@
-"""The life of a job of either collection: planned, stored, cancelled, resumed, deleted."""
+"""The life of a job of any collection: planned, stored, cancelled, paused, resumed, deleted."""
 
 from __future__ import annotations
 
@@ -8,22 +8,29 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.auth import Caller
 from controlplane.config import Settings
+from controlplane.db import now
 from controlplane.errors import already_exists, failed_precondition, not_found
 from controlplane.names import ResourceName, check_id, generate_id, parse_name
 from controlplane.resources.fine_tuning_jobs.hyperparameters import resolve_settings
 from controlplane.resources.fine_tuning_jobs.inputs import find_inputs
+from controlplane.resources.fine_tuning_jobs.lineage import lineage_of
+from controlplane.resources.fine_tuning_jobs.queueing import join_queue, turn
 from controlplane.resources.fine_tuning_jobs.states import (
     CANCELLABLE,
     CANCELLING,
     CREATING,
     DELETING,
     FAILED,
-    PENDING,
+    PAUSABLE,
+    PAUSED,
+    PAUSING,
     PLACED,
+    RESUMING,
     can_resume,
     job_state,
     mark,
 )
+from controlplane.resources.fine_tuning_jobs.wandb import kept_wandb
 from controlplane.resources.fine_tuning_jobs.wanted import Wanted
 from controlplane.resources.models.service import is_readable
 from controlplane.resources.quotas.service import allow_job
@@ -38,6 +45,8 @@ async def plan_job(
     """A job that is not stored yet. Everything that can be known to fail later is refused now, by name."""
     inputs = await find_inputs(session, caller, wanted)
     chosen = resolve_settings(wanted, inputs, settings.max_lora_rank)
+    priority = wanted.given.get("priority", 0)
+    wandb, wandb_key = kept_wandb(wanted.wandb, settings)
     return FineTuningJobRow(
         account_id=caller.account_id,
         collection=wanted.collection,
@@ -55,8 +64,18 @@ async def plan_job(
             "templates": wanted.templates[inputs.kind],
             "tuned_model": inputs.base.name,
             "dataset_tokens": inputs.dataset.estimated_token_count,
+            "lineage": lineage_of(
+                base_model=inputs.base,
+                warm_start=inputs.warm_start,
+                dataset=inputs.dataset,
+                evaluation_dataset=inputs.evaluation_dataset,
+            ),
+            **wandb,
         },
+        wandb_api_key=wandb_key,
         progress={},
+        priority=priority,
+        queue_time=turn(now(), priority),
         state=CREATING,
         status_message="waiting for a worker",
         next_reconcile_at=func.now(),
@@ -103,6 +122,16 @@ def cancel_job(row: FineTuningJobRow) -> None:
     call_worker(row)
 
 
+def pause_job(row: FineTuningJobRow) -> None:
+    """Stop the job for a while, after a checkpoint; its place is another's. Pausing twice is pausing once."""
+    if row.state in (PAUSING, PAUSED):
+        return
+    if row.state not in PAUSABLE:
+        raise failed_precondition(f"cannot pause job in state: {job_state(row.state)}")
+    mark(row, PAUSING, message="pausing: its trainer writes a checkpoint and stops")
+    call_worker(row)
+
+
 async def find_to_resume(session: AsyncSession, name: ResourceName) -> FineTuningJobRow:
     """The job, locked, and what it reads, kept. In this order: a delete of that comes to the job last."""
     seen = await find(session, FineTuningJobRow, name)
@@ -118,12 +147,13 @@ async def find_to_resume(session: AsyncSession, name: ResourceName) -> FineTunin
 
 
 async def resume_job(session: AsyncSession, row: FineTuningJobRow) -> None:
-    """Send a job that was cancelled or has failed on its way again, from its last checkpoint."""
+    """Send a job that was paused or cancelled or has failed on its way again, from its last checkpoint."""
     await refuse_resuming(session, row)
     await allow_job(session, row.account_id)
     await forget_model(session, row)
-    mark(row, PENDING, message="waiting for a worker to go on from its last checkpoint")
-    row.crashes, row.result, row.end_time = 0, {}, None
+    mark(row, RESUMING, message="waiting for a worker to go on from its last checkpoint")
+    join_queue(row)
+    row.crashes, row.crash_step, row.result, row.end_time = 0, 0, {}, None
     call_worker(row)
     taken = f"a running job for model {row.model_id}"
     try:

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
-from sqlalchemy import Double, case, cast, func
+from typing import Any
 
-from controlplane.resources.fine_tuning_jobs.schemas import FineTuningJob
+from sqlalchemy import BigInteger, Double, case, cast, func
+
+from controlplane.resources.fine_tuning_jobs.effective import effective_fields
+from controlplane.resources.fine_tuning_jobs.lineage import lineage_fields
+from controlplane.resources.fine_tuning_jobs.outcome import REFUSED
+from controlplane.resources.fine_tuning_jobs.schemas import TUNING_METHODS, FineTuningJob
 from controlplane.resources.fine_tuning_jobs.states import SEED_NAMES, SEED_STATES
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
 from controlplane.rest.filters.fields import (
     Field,
     boolean,
-    constant,
     enum,
     integer,
     json_boolean,
@@ -28,11 +32,12 @@ INTEGERS = (
     "warmup_steps",
     "lora_alpha",
     "lora_rank",
-    "batch_size",
     "micro_batch_size",
     "cutoff_length",
+    "seed",
+    "accelerator_count",
 )
-NUMBERS = ("epochs", "learning_rate", "evaluation_split")
+NUMBERS = ("epochs", "learning_rate", "evaluation_split", "weight_decay", "lora_dropout")
 BOOLEANS = ("early_stop", "evaluation")
 
 
@@ -42,7 +47,18 @@ def _settings() -> dict[str, Field]:
         **{name: integer(json_integer(SETTINGS, name), nullable=False) for name in INTEGERS},
         **{name: number(json_number(SETTINGS, name), nullable=False) for name in NUMBERS},
         **{name: boolean(json_boolean(SETTINGS, name), nullable=False) for name in BOOLEANS},
+        "tuning_method": enum(
+            func.coalesce(SETTINGS["tuning_method"].astext, TUNING_METHODS[0]), TUNING_METHODS, nullable=False
+        ),
+        # Jobs made by earlier versions do not tell the batch from the step.
+        "batch_size": integer(func.coalesce(_count("batch_rows"), _count("batch_size")), nullable=False),
+        "gradient_accumulation_steps": integer(func.coalesce(_count("accumulation"), 1), nullable=False),
     }
+
+
+def _count(name: str) -> Any:
+    """A count among the settings; NULL where it is missing."""
+    return cast(SETTINGS[name].astext, BigInteger)
 
 
 def _templates(kind: str, *parts: str) -> dict[str, Field]:
@@ -61,9 +77,9 @@ def _progress() -> dict[str, Field]:
         "phase": text(when(is_set, json_text(progress, "phase"))),
         "epoch": number(when(is_set, json_number(progress, "epoch"))),
     }
-    for name in ("step", "max_steps", "tokens_seen"):
+    for name in ("step", "max_steps", "tokens_seen", "peak_memory_bytes", "gpu_memory_bytes"):
         fields[name] = integer(when(is_set, json_integer(progress, name)))
-    for name in ("loss", "learning_rate", "tokens_per_second", "eta_seconds"):
+    for name in ("loss", "learning_rate", "grad_norm", "tokens_per_second", "eta_seconds"):
         fields[name] = number(cast(progress[name].astext, Double))
     return {"progress": message(is_set), **{f"progress.{name}": field for name, field in fields.items()}}
 
@@ -80,10 +96,17 @@ LISTING = Listing(
         "state": enum(STATE, SEED_STATES, nullable=False),
         **_settings(),
         **_templates("text_completion", "input_template", "output_template"),
+        **_templates("text_classification", "text", "label"),
         **_templates("conversation", "jinja_template"),
         "created_by": text(FineTuningJobRow.created_by),
         "model_id": text(FineTuningJobRow.model_id),
-        "wandb_url": constant(""),
+        "priority": integer(FineTuningJobRow.priority, nullable=False),
+        "wandb_url": text(json_text(FineTuningJobRow.progress, "wandb_url"), nullable=False),
+        "wandb_entity": text(json_text(SETTINGS["wandb"], "entity"), nullable=False),
+        "wandb_project": text(json_text(SETTINGS["wandb"], "project"), nullable=False),
+        **lineage_fields(SETTINGS["lineage"]),
+        **effective_fields(),
         **_progress(),
     },
+    refused=REFUSED,
 )

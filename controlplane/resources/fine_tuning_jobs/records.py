@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Query
+from pydantic import Field
 
 from controlplane.context import Context
 from controlplane.errors import invalid
@@ -15,7 +16,8 @@ from controlplane.resources.fine_tuning_jobs.logs import LogPage, read_last_line
 from controlplane.resources.fine_tuning_jobs.schemas import JobLogs, JobMetrics
 from controlplane.resources.fine_tuning_jobs.states import ACTIVE
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
-from controlplane.storage import ObjectNotFound
+from controlplane.rest.schema import ApiModel
+from controlplane.storage import ObjectNotFound, StorageUnavailable
 
 MOST_LINES = 10_000
 
@@ -51,6 +53,26 @@ async def job_metrics(ctx: Context, row: FineTuningJobRow) -> JobMetrics:
     except ObjectNotFound:
         return JobMetrics()
     return JobMetrics(metrics=[json.loads(line) for line in logged.splitlines() if line.strip()])
+
+
+class PlotEndpoint(ApiModel):
+    svg_signed_url: Annotated[str, Field(description="For an hour; empty before there is a picture.")] = ""
+    png_signed_url: str = ""
+
+
+async def plot_endpoint(ctx: Context, row: FineTuningJobRow) -> PlotEndpoint:
+    """Drawn by the trainer: now and then while it works, and at its end."""
+    keys = {f"{kind}_signed_url": f"plot.{kind}" for kind in ("svg", "png")}
+    return PlotEndpoint(**{field: await signed_if_there(ctx, row, name) for field, name in keys.items()})
+
+
+async def signed_if_there(ctx: Context, row: FineTuningJobRow, name: str) -> str:
+    """Where a file of the job can be read; empty before there is one, and while nobody could read it."""
+    try:
+        found = await asyncio.to_thread(ctx.store.head, row.prefix + name) if row.attempt else None
+    except StorageUnavailable:
+        return ""
+    return ctx.store.signed_get_url(row.prefix + name, f"{row.id}-{name}") if found else ""
 
 
 async def job_logs(ctx: Context, row: FineTuningJobRow, place: LogPlace) -> JobLogs:

@@ -4,17 +4,28 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, SecretStr
 
+from controlplane.resources.fine_tuning_jobs.effective import EffectiveSettings, effective_settings
+from controlplane.resources.fine_tuning_jobs.lineage import Lineage, lineage_message
+from controlplane.resources.fine_tuning_jobs.outcome import EvaluationResult, evaluation_message
+from controlplane.resources.fine_tuning_jobs.queueing import Priority
 from controlplane.resources.fine_tuning_jobs.states import SEED_NAMES, SEED_STATES
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
 from controlplane.rest.schema import ApiModel, Int64, OneOf, Status, Timestamp, output_only, write_only
 
-NO_WANDB = "Weights & Biases logging is not available yet"
+TUNING_METHODS = ("TUNING_METHOD_UNSPECIFIED", "LORA", "QLORA")
 INTERNAL = "it belongs to the original's own machinery"
 
 
 class TextCompletion(ApiModel):
     input_template: Annotated[str, Field(min_length=1, max_length=100_000)]
     output_template: Annotated[str, Field(min_length=1, max_length=100_000)]
+
+
+class TextClassification(ApiModel):
+    """Trained as the generation of the label after "{text}\n\nLabel:", and asked in the same words."""
+
+    text: Annotated[str, Field(min_length=1, max_length=1000, description="The field of the text.")]
+    label: Annotated[str, Field(min_length=1, max_length=1000, description="The field of its label.")]
 
 
 class Conversation(ApiModel):
@@ -34,14 +45,16 @@ class JobProgress(ApiModel):
     epoch: float = 0.0
     loss: float | None = None
     learning_rate: float | None = None
+    grad_norm: float | None = None
     tokens_seen: int = 0
     tokens_per_second: float | None = None
     eta_seconds: float | None = None
+    peak_memory_bytes: Annotated[Int64, Field(description="The most that the trainer has needed.")] = 0
+    gpu_memory_bytes: Annotated[Int64, Field(description="The same on its accelerator, if it has one.")] = 0
 
 
 class FineTuningJob(ApiModel):
     unsupported: ClassVar[dict[str, str]] = {
-        "text_classification": "classification is not available yet; use conversation or textCompletion",
         "legacy_job": INTERNAL,
         "draft_model_data": INTERNAL,
         "draft_model": "draft models are not available",
@@ -49,9 +62,6 @@ class FineTuningJob(ApiModel):
         "container_version": INTERNAL,
         "mask_token": "the loss mask follows the chat template",
         "pad_token": "it is taken from the tokenizer",
-        "wandb_entity": NO_WANDB,
-        "wandb_project": NO_WANDB,
-        "wandb_api_key": NO_WANDB,
         "dependent_jobs": INTERNAL,
     }
 
@@ -66,7 +76,7 @@ class FineTuningJob(ApiModel):
     container_version: str = ""
     model_id: str = ""
     text_completion: TextCompletion | None = None
-    text_classification: dict[str, Any] | None = None
+    text_classification: TextClassification | None = None
     conversation: Conversation | None = None
     legacy_job: dict[str, Any] | None = None
     draft_model_data: dict[str, Any] | None = None
@@ -86,6 +96,21 @@ class FineTuningJob(ApiModel):
     )
     batch_size: Annotated[int, Field(ge=0, lt=1024)] = 0
     micro_batch_size: Annotated[int, Field(ge=0, lt=1024)] = 0
+    gradient_accumulation_steps: Annotated[
+        int, Field(ge=0, le=4096, description="Batches of one step of the optimizer.")
+    ] = 0
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 0
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = 0
+    tuning_method: Annotated[
+        str,
+        OneOf(*TUNING_METHODS),
+        Field(description="LORA, or QLORA: with the base in four bits. The base model's default when unset."),
+    ] = TUNING_METHODS[0]
+    seed: Annotated[int, Field(ge=0, lt=2**32, description="Of everything random; 0 is unset.")] = 0
+    accelerator_count: Annotated[
+        int,
+        Field(ge=0, le=64, description="Processes that train together, each on an accelerator of its own."),
+    ] = 0
     mask_token: str = ""
     pad_token: str = ""
     cutoff_length: Annotated[int, Field(ge=0, le=10_000_000)] = 0
@@ -97,8 +122,12 @@ class FineTuningJob(ApiModel):
     evaluation_split: Annotated[float, Field(ge=0, lt=1)] = 0
     evaluation_dataset: str = ""
     dependent_jobs: list[str] = Field(default_factory=list)
+    priority: Priority = 0
     update_time: Timestamp | None = output_only()
     progress: JobProgress | None = output_only()
+    effective_settings: EffectiveSettings | None = output_only()
+    evaluation_result: EvaluationResult | None = output_only()
+    lineage: Lineage | None = output_only()
 
 
 class JobMetrics(ApiModel):
@@ -126,13 +155,16 @@ PASSED_THROUGH = (
     "lora_alpha",
     "lora_rank",
     "lora_target_modules",
-    "batch_size",
     "micro_batch_size",
     "cutoff_length",
     "early_stop",
     "evaluation",
     "evaluation_split",
 )
+
+
+NEW_SETTINGS = ("weight_decay", "lora_dropout", "tuning_method", "seed", "accelerator_count")
+"""Jobs made by earlier versions do not have them."""
 
 
 def job_message(row: FineTuningJobRow) -> FineTuningJob:
@@ -148,12 +180,23 @@ def job_message(row: FineTuningJobRow) -> FineTuningJob:
         created_by=row.created_by,
         model_id=row.model_id,
         text_completion=TextCompletion(**templates) if row.kind == "text_completion" else None,
+        text_classification=TextClassification(**templates) if row.kind == "text_classification" else None,
         conversation=Conversation(**templates) if row.kind == "conversation" else None,
         base_model=chosen["base_model"],
         warm_start_from=chosen["warm_start_from"],
         evaluation_dataset=chosen["evaluation_dataset"],
+        priority=row.priority,
         update_time=row.update_time,
+        batch_size=chosen.get("batch_rows", chosen["batch_size"]),
+        gradient_accumulation_steps=chosen.get("accumulation", 1),
+        **{field: chosen[field] for field in NEW_SETTINGS if field in chosen},
+        effective_settings=effective_settings(row),
         progress=JobProgress(**_known(row.progress)) if row.progress else None,
+        evaluation_result=evaluation_message(row),
+        lineage=lineage_message(chosen.get("lineage", {})),
+        wandb_url=row.progress.get("wandb_url", ""),
+        wandb_entity=chosen.get("wandb", {}).get("entity", ""),
+        wandb_project=chosen.get("wandb", {}).get("project", ""),
         **{field: chosen[field] for field in PASSED_THROUGH},
     )
 

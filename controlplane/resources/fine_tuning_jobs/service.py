@@ -10,12 +10,15 @@ from controlplane.resources.fine_tuning_jobs.hyperparameters import DEFAULT_EVAL
 from controlplane.resources.fine_tuning_jobs.inputs import FORMAT_OF_KIND
 from controlplane.resources.fine_tuning_jobs.schemas import FineTuningJob
 from controlplane.resources.fine_tuning_jobs.tables import FINE_TUNING_JOBS
+from controlplane.resources.fine_tuning_jobs.wandb import seed_wandb
 from controlplane.resources.fine_tuning_jobs.wanted import Wanted
 
 WORDS = {
     "jinja_template": "conversation.jinjaTemplate",
     "input_template": "textCompletion.inputTemplate",
     "output_template": "textCompletion.outputTemplate",
+    "text": "textClassification.text",
+    "label": "textClassification.label",
 }
 
 
@@ -23,6 +26,7 @@ def wanted_job(job_id: str, body: FineTuningJob) -> Wanted:
     given = body.given()
     kind = chosen_kind(given)
     given["dataset"] = named_dataset(given)
+    given["accumulation"] = given.get("gradient_accumulation_steps", 0)
     refuse_idle_split(given)
     refuse_odd_batches(given)
     return Wanted(
@@ -32,6 +36,7 @@ def wanted_job(job_id: str, body: FineTuningJob) -> Wanted:
         templates={kind: given[kind].model_dump()},
         defaults=defaults_for,
         words=WORDS,
+        wandb=seed_wandb(given),
     )
 
 
@@ -39,8 +44,10 @@ def chosen_kind(given: dict[str, Any]) -> str:
     """The job's kind; exactly one must be given."""
     present = [kind for kind in FORMAT_OF_KIND if given.get(kind) is not None]
     if len(present) != 1:
-        what = "none is" if not present else "both are"
-        raise invalid(f"a job needs exactly one of conversation and textCompletion; {what} given")
+        what = "none is" if not present else f"{len(present)} are"
+        raise invalid(
+            f"a job needs exactly one of conversation, textCompletion and textClassification; {what} given"
+        )
     return present[0]
 
 

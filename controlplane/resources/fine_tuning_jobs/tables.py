@@ -4,14 +4,27 @@ import uuid
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String, UniqueConstraint, text
+from sqlalchemy import (
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    String,
+    TextClause,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
-from controlplane.db import Base, LeaseColumns, ResourceColumns, StateColumns
-from controlplane.resources.fine_tuning_jobs.states import ACTIVE
+from controlplane.db import Base, LeaseColumns, ResourceColumns, StateColumns, now
+from controlplane.resources.fine_tuning_jobs.states import ACTIVE, PENDING, PLACED
 
 FINE_TUNING_JOBS = "fineTuningJobs"
 SUPERVISED_FINE_TUNING_JOBS = "supervisedFineTuningJobs"
+DPO_JOBS = "dpoJobs"
+
+
+def _in(states: tuple[str, ...]) -> TextClause:
+    return text(f"state IN ({', '.join(map(repr, states))})")
 
 
 class FineTuningJobRow(ResourceColumns, StateColumns, LeaseColumns, Base):
@@ -24,8 +37,18 @@ class FineTuningJobRow(ResourceColumns, StateColumns, LeaseColumns, Base):
             "account_id",
             "model_id",
             unique=True,
-            postgresql_where=text(f"state IN ({', '.join(map(repr, ACTIVE))})"),
+            postgresql_where=_in(ACTIVE),
         ),
+        # However many jobs there have been, who looks for the next one reads only those that wait or run.
+        Index(
+            "ix_fine_tuning_jobs_queue",
+            "account_id",
+            "queue_time",
+            "uid",
+            postgresql_where=text(f"state = '{PENDING}'"),
+        ),
+        Index("ix_fine_tuning_jobs_placed", "account_id", postgresql_where=_in(PLACED)),
+        Index("ix_fine_tuning_jobs_account_id_place_time", "account_id", "place_time"),
         ForeignKeyConstraint(["account_id"], ["accounts.id"]),
         Index("ix_fine_tuning_jobs_account_id_create_time", "account_id", "collection", "create_time", "uid"),
     )
@@ -34,7 +57,7 @@ class FineTuningJobRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     """The collection that the job was made through, the only one that knows it."""
     created_by: Mapped[str] = mapped_column(default="")
     kind: Mapped[str] = mapped_column(String(40))
-    """`conversation` or `text_completion`."""
+    """`conversation`, `text_completion`, `text_classification` or `preference`."""
     model_id: Mapped[str] = mapped_column(String(63))
     """The id of the model that the job makes, in the job's account."""
     # What the job read. An ended job outlives them; `settings` keeps their names.
@@ -59,7 +82,16 @@ class FineTuningJobRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     attempt: Mapped[int] = mapped_column(default=0)
     """Counts trainer processes; each has a folder of its own."""
     crashes: Mapped[int] = mapped_column(default=0)
-    """Trainers that ended by themselves without a result."""
+    """Trainers in a row that ended by themselves without a result and without a new checkpoint."""
+    crash_step: Mapped[int] = mapped_column(default=0)
+    """The step of the newest checkpoint when the last of them ended."""
+    priority: Mapped[int] = mapped_column(default=0)
+    queue_time: Mapped[datetime] = mapped_column(default=now)
+    """Where it stands among the jobs of its account; see `queueing`."""
+    place_time: Mapped[datetime | None] = mapped_column(default=None)
+    """When it was last given one of the trainers' places."""
+    wandb_api_key: Mapped[str] = mapped_column(default="")
+    """Encrypted; forgotten when the job ends."""
     start_time: Mapped[datetime | None] = mapped_column(default=None)
     end_time: Mapped[datetime | None] = mapped_column(default=None)
 

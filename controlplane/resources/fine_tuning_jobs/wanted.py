@@ -9,6 +9,7 @@ from typing import Any
 from pydantic.alias_generators import to_camel
 
 from controlplane.resources.fine_tuning_jobs.defaults import Defaults
+from controlplane.resources.fine_tuning_jobs.wandb import WandbWanted
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Wanted:
     """Of a base model, by its id, its parameters and its context length."""
     words: Mapping[str, str] = field(default_factory=dict)
     """The collection's own names of what is called otherwise here."""
+    wandb: WandbWanted | None = None
 
     def word(self, name: str) -> str:
         """The field that the client knows as the setting `name`."""

@@ -7,8 +7,9 @@ from sqlalchemy.orm import aliased, defer
 from sqlalchemy.sql import ColumnElement
 
 from controlplane.resources.deployments.enums import PRECISIONS
+from controlplane.resources.fine_tuning_jobs.lineage import Lineage, lineage_fields
 from controlplane.resources.models.schemas import Model
-from controlplane.resources.models.states import CHECKPOINT_FORMATS, HF_BASE_MODEL, KINDS
+from controlplane.resources.models.states import BASE_KINDS, CHECKPOINT_FORMATS, HF_BASE_MODEL, KINDS
 from controlplane.resources.models.tables import ModelRow
 from controlplane.resources.uploads import READY
 from controlplane.rest.filters.fields import (
@@ -28,10 +29,10 @@ from controlplane.rest.filters.fields import (
 )
 from controlplane.rest.listing import Listing, resource_fields, state_fields
 
-IS_BASE = ModelRow.kind == HF_BASE_MODEL
-IS_ADDON = ModelRow.kind != HF_BASE_MODEL
+IS_BASE = ModelRow.kind.in_(BASE_KINDS)
+IS_ADDON = ModelRow.kind.not_in(BASE_KINDS)
 SUPPORTS_LORA = json_boolean(ModelRow.facts, "supports_lora")
-TUNABLE = and_(ModelRow.state == READY, IS_BASE, SUPPORTS_LORA)
+TUNABLE = and_(ModelRow.state == READY, ModelRow.kind == HF_BASE_MODEL, SUPPORTS_LORA)
 PRECISION = func.coalesce(func.nullif(json_text(ModelRow.facts, "default_precision"), ""), PRECISIONS[0])
 HAS_TEMPLATE = func.coalesce(func.jsonb_typeof(ModelRow.conversation_config) == "object", false())
 Base = aliased(ModelRow)
@@ -99,6 +100,7 @@ LISTING = Listing(
         "supports_image_input": boolean(ModelRow.supports_image_input),
         "supports_tools": boolean(ModelRow.supports_tools),
         "fine_tuning_job": text(ModelRow.fine_tuning_job),
+        **lineage_fields(ModelRow.lineage),
         "tunable": boolean(TUNABLE, nullable=False),
         "supports_lora": boolean(SUPPORTS_LORA, nullable=False),
         "use_hf_apply_chat_template": boolean(HAS_TEMPLATE, nullable=False),
@@ -121,5 +123,7 @@ LISTING_FOR_OTHERS = replace(
         **LISTING.fields,
         **_peft_details(and_(Base.public, Base.state == READY)),
         "fine_tuning_job": constant(""),
+        "lineage": message(false()),
+        **{f"lineage.{name}": text(when(false(), "")) for name in Lineage.model_fields},
     },
 )

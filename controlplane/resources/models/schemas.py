@@ -6,7 +6,9 @@ from pydantic import Field
 
 from controlplane.resources.deployed_models import states as deployed
 from controlplane.resources.deployments.enums import PRECISIONS
+from controlplane.resources.fine_tuning_jobs.lineage import Lineage, lineage_message
 from controlplane.resources.models.states import (
+    BASE_KINDS,
     CHECKPOINT_FORMATS,
     HF_BASE_MODEL,
     KINDS,
@@ -97,7 +99,6 @@ class Model(ApiModel):
         "default_draft_model": NO_DRAFT,
         "default_draft_token_count": NO_DRAFT,
         "deprecation_date": "there are no serverless deployments that could be taken down",
-        "supports_image_input": "the engines take text only",
         "training_context_length": "set cutoffLength on the job instead",
         "snapshot_type": "a model's files are uploaded as a whole",
     }
@@ -124,10 +125,11 @@ class Model(ApiModel):
         int,
         Field(ge=0, le=100_000_000, description="The model's own when unset; less bounds its deployments."),
     ] = 0
-    supports_image_input: bool = False
+    supports_image_input: Annotated[bool, Field(description=FROM_FILES)] = False
     supports_tools: Annotated[bool, Field(description=FROM_FILES)] = False
     imported_from: str = output_only("")
     fine_tuning_job: str = output_only("")
+    lineage: Lineage | None = output_only()
     default_draft_model: str = ""
     default_draft_token_count: int = 0
     deployed_model_refs: list[DeployedModelRef] = output_only([], description="Filled by Get only.")
@@ -201,8 +203,8 @@ class ValidateModelConfigRequest(ApiModel):
 def model_message(row: ModelRow, base: ModelRow | None) -> Model:
     """A model as the API shows it. `base` is the base model's row, for an addon."""
     facts = row.facts
-    is_base = row.kind == HF_BASE_MODEL
-    tunable = row.state == READY and is_base and bool(facts.get("supports_lora"))
+    is_base = row.kind in BASE_KINDS
+    tunable = row.state == READY and row.kind == HF_BASE_MODEL and bool(facts.get("supports_lora"))
     of_base = facts if is_base or base is None else base.facts
     return Model(
         name=row.name,
@@ -221,8 +223,10 @@ def model_message(row: ModelRow, base: ModelRow | None) -> Model:
         if row.conversation_config
         else None,
         context_length=row.context_length,
+        supports_image_input=row.supports_image_input,
         supports_tools=row.supports_tools,
         fine_tuning_job=row.fine_tuning_job,
+        lineage=lineage_message(row.lineage),
         tunable=tunable,
         supports_lora=bool(facts.get("supports_lora")),
         use_hf_apply_chat_template=row.conversation_config is not None,

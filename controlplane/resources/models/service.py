@@ -19,7 +19,13 @@ from controlplane.resources.models.schemas import (
     model_message,
     supported_precisions,
 )
-from controlplane.resources.models.states import HF_BASE_MODEL, HF_PEFT_ADDON, OTHER_KINDS, SUPPORTED_KINDS
+from controlplane.resources.models.states import (
+    BASE_KINDS,
+    HF_BASE_MODEL,
+    HF_PEFT_ADDON,
+    OTHER_KINDS,
+    SUPPORTED_KINDS,
+)
 from controlplane.resources.quotas.service import claim_model
 from controlplane.resources.tables import DeploymentRow, DeploymentShapeRow, ModelRow
 from controlplane.resources.uploads import READY, UPLOADING, add_garbage, reset_verdict
@@ -43,11 +49,14 @@ SAID_OF_FILES = {
     "model_type",
     "r",
     "target_modules",
+    "supports_image_input",
     "supports_lora",
     "supports_tools",
     "use_hf_apply_chat_template",
 }
 """What a client may say when it creates a model, and the check of its files finds out."""
+UNTOLD = {"fine_tuning_job": "", "lineage": None}
+"""Of another account's model nobody is told what it was made of."""
 SERVED_FORMATS = ("CHECKPOINT_FORMAT_UNSPECIFIED", "HUGGINGFACE")
 
 
@@ -116,7 +125,7 @@ def chosen_kind(given: dict[str, Any]) -> str:
 
 
 def refuse_other_details(given: dict[str, Any], kind: str) -> None:
-    field = "peft_details" if kind == HF_BASE_MODEL else "base_model_details"
+    field = "peft_details" if kind in BASE_KINDS else "base_model_details"
     if given.get(field) is not None:
         name = f"model.{to_camel(field)}"
         raise invalid(f"{name} does not go with kind {kind}", name)
@@ -134,7 +143,8 @@ async def addon_base(session: AsyncSession, caller: Caller, given: dict[str, Any
     name = parse_name(details.base_model, "models", caller.account_id, "peftDetails.baseModel")
     base = await find_readable(session, caller, name, keep=True)
     if base.kind != HF_BASE_MODEL:
-        raise invalid(f"{base.name} is itself an addon", "model.peftDetails.baseModel")
+        kind = "an embedding model" if base.kind in BASE_KINDS else "itself an addon"
+        raise invalid(f"{base.name} is {kind}", "model.peftDetails.baseModel")
     if base.state != READY:
         raise failed_precondition(f"base model {base.name} is not READY")
     if not base.facts.get("supports_lora"):
@@ -199,7 +209,7 @@ async def shown_to(session: AsyncSession, account_id: str, rows: Sequence[ModelR
         base = bases.get(row.base_model_uid) if row.base_model_uid else None
         own = row.account_id == account_id
         message = model_message(row, base if base and (own or is_readable(base, account_id)) else None)
-        messages.append(message if own else message.model_copy(update={"fine_tuning_job": ""}))
+        messages.append(message if own else message.model_copy(update=UNTOLD))
     return messages
 
 

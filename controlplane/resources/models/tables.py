@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import ForeignKey, ForeignKeyConstraint, Index, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
+from controlplane.checks.architectures import GENERATE
 from controlplane.checks.tool_calls import CallForm, call_form
 from controlplane.db import Base, LeaseColumns, ResourceColumns, StateColumns
 
@@ -34,6 +35,8 @@ class ModelRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     )
     """The base of an addon."""
     fine_tuning_job: Mapped[str] = mapped_column(default="")
+    lineage: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    """Of a model that a job has made: what it was made of, see `fine_tuning_jobs.lineage`."""
     created_by: Mapped[str] = mapped_column(default="")
     files: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """file name → {"size": int, "sha256": str}; `sha256` is empty until the check has read the file."""
@@ -55,6 +58,11 @@ class ModelRow(ResourceColumns, StateColumns, LeaseColumns, Base):
         """How the model is shown functions and calls them, when it is deployed."""
         template = str((self.conversation_config or {}).get("template") or "")
         return call_form(template, str(self.facts.get("model_type") or ""), self.supports_tools)
+
+    @property
+    def task(self) -> str:
+        """What its engines do, when it is deployed: one of `controlplane.checks.architectures`."""
+        return str(self.facts.get("task") or GENERATE)
 
     @property
     def prefix(self) -> str:

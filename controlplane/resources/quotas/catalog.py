@@ -14,8 +14,11 @@ from controlplane.resources.deployments.accelerators import ACCELERATOR_TYPES, U
 MODELS = "models"
 DATASETS = "datasets"
 DEPLOYED_ADDONS = "deployed-addons"
+RUNNING_JOBS = "running-fine-tuning-jobs"
 MONTHLY_SPEND = "monthly-spend-usd"
 REQUESTS_A_MINUTE = "serverless-inference-rpm"
+PROMPT_TOKENS_A_MINUTE = "serverless-inference-prompt-tpm"
+GENERATED_TOKENS_A_MINUTE = "serverless-inference-generated-tpm"
 LARGEST = 2**63 - 1
 
 
@@ -56,9 +59,13 @@ DEFAULTS: Mapping[str, Allowance] = {
     MODELS: allow(10_000, 1_000_000),
     DATASETS: allow(10_000, 1_000_000),
     DEPLOYED_ADDONS: allow(1_000, 100_000),
+    # More are queued, not refused.
+    RUNNING_JOBS: allow(1_000, 100_000),
     # The original's way of saying "unlimited".
     MONTHLY_SPEND: allow(9_999_999),
     REQUESTS_A_MINUTE: allow(6_000, 600_000),
+    PROMPT_TOKENS_A_MINUTE: allow(6_000_000, 600_000_000),
+    GENERATED_TOKENS_A_MINUTE: allow(600_000, 60_000_000),
     **{accelerator_quota(kind): allow(1_000) for kind in (*ACCELERATOR_TYPES, UNSPECIFIED)},
 }
 

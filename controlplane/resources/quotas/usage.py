@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.db import now
@@ -14,15 +15,20 @@ from controlplane.resources.datasets.tables import DatasetRow
 from controlplane.resources.deployments.accelerators import ACCELERATOR_TYPES
 from controlplane.resources.deployments.states import LEAVING
 from controlplane.resources.deployments.tables import DeploymentRow
+from controlplane.resources.fine_tuning_jobs.states import PLACED
+from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
 from controlplane.resources.ledger.entries import INFERENCE, month_of
 from controlplane.resources.ledger.tables import LedgerRow
 from controlplane.resources.models.tables import ModelRow
 from controlplane.resources.quotas.catalog import (
     DATASETS,
     DEPLOYED_ADDONS,
+    GENERATED_TOKENS_A_MINUTE,
     MODELS,
     MONTHLY_SPEND,
+    PROMPT_TOKENS_A_MINUTE,
     REQUESTS_A_MINUTE,
+    RUNNING_JOBS,
     accelerator_quota,
 )
 from controlplane.resources.quotas.service import (
@@ -44,21 +50,29 @@ async def usage_of(session: AsyncSession, account_id: str) -> dict[str, float]:
         MODELS: await count_of(session, own_rows(ModelRow, account_id)),
         DATASETS: await count_of(session, own_rows(DatasetRow, account_id)),
         DEPLOYED_ADDONS: await count_of(session, deployed_addons(account_id)),
+        RUNNING_JOBS: await count_of(session, running_jobs(account_id)),
         MONTHLY_SPEND: await spent(session, account_id, month_of(now())) / NANOS,
-        REQUESTS_A_MINUTE: await recent_requests(session, account_id),
+        **await recent_inference(session, account_id),
         **await on_demand_accelerators(session, account_id),
     }
 
 
-async def recent_requests(session: AsyncSession, account_id: str) -> int:
-    """Requests to deployments of others that were answered within the last minute."""
-    query = select(func.count()).where(
+def running_jobs(account_id: str) -> Select[Any]:
+    return own_rows(FineTuningJobRow, account_id).where(FineTuningJobRow.state.in_(PLACED))
+
+
+async def recent_inference(session: AsyncSession, account_id: str) -> dict[str, float]:
+    """Requests to deployments of others that were answered within the last minute, and their tokens."""
+    sums = (func.sum(LedgerRow.prompt_tokens), func.sum(LedgerRow.completion_tokens))
+    query = select(func.count(), *sums).where(
         LedgerRow.account_id == account_id,
         LedgerRow.create_time > now() - MINUTE,
         LedgerRow.owner_id != account_id,
         LedgerRow.product == INFERENCE,
     )
-    return int(await session.scalar(query) or 0)
+    counted = (await session.execute(query)).one()
+    quotas = (REQUESTS_A_MINUTE, PROMPT_TOKENS_A_MINUTE, GENERATED_TOKENS_A_MINUTE)
+    return {quota: int(count or 0) for quota, count in zip(quotas, counted, strict=True)}
 
 
 async def on_demand_accelerators(session: AsyncSession, account_id: str) -> dict[str, float]:

@@ -2,102 +2,32 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
-from controlplane.prices import NANOS
-from controlplane.resources.fine_tuning_jobs.schemas import NO_WANDB
-from controlplane.resources.fine_tuning_jobs.states import COMPLETED, job_state
+from controlplane.resources.fine_tuning_jobs.costs import Money
+from controlplane.resources.fine_tuning_jobs.effective import EffectiveSettings, effective_settings
+from controlplane.resources.fine_tuning_jobs.lineage import Lineage, lineage_message
+from controlplane.resources.fine_tuning_jobs.newer import (
+    JOB_STATES,
+    NO_BUCKETS,
+    NO_REGION,
+    NO_RENDERER,
+    NO_RESERVATION,
+    PURPOSES,
+    AwsS3Config,
+    AzureBlobStorageConfig,
+    SamplerInterval,
+    TrainingProgress,
+    WandbConfig,
+    progress_message,
+    wandb_message,
+)
+from controlplane.resources.fine_tuning_jobs.outcome import EvaluationResult, evaluation_message
+from controlplane.resources.fine_tuning_jobs.states import job_state
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
-from controlplane.rest.schema import (
-    ApiModel,
-    Int64,
-    OneOf,
-    Status,
-    Timestamp,
-    not_returned,
-    output_only,
-    write_only,
-)
+from controlplane.rest.schema import ApiModel, OneOf, Status, Timestamp, not_returned, output_only
 
-JOB_STATES = tuple(
-    job_state(name)
-    for name in (
-        "UNSPECIFIED",
-        "CREATING",
-        "RUNNING",
-        "COMPLETED",
-        "FAILED",
-        "CANCELLED",
-        "DELETING",
-        "WRITING_RESULTS",
-        "VALIDATING",
-        "DELETING_CLEANING_UP",
-        "PENDING",
-        "EXPIRED",
-        "RE_QUEUEING",
-        "CREATING_INPUT_DATASET",
-        "IDLE",
-        "CANCELLING",
-        "EARLY_STOPPED",
-        "PAUSED",
-        "DELETED",
-    )
-)
-PURPOSES = ("PURPOSE_UNSPECIFIED", "PURPOSE_PILOT")
-NO_BUCKETS = "jobs read uploaded datasets only; upload the data"
 NO_MTP = "multi-token prediction is not trained"
-NO_RESERVATION = "jobs take the platform's trainers in turn, and none are set aside"
-
-
-class Money(ApiModel):
-    """`units` whole units of the currency and `nanos` billionths of one."""
-
-    currency_code: str = "USD"
-    units: Int64 = 0
-    nanos: int = 0
-
-    @classmethod
-    def of(cls, cost_nanos: int) -> Money:
-        return cls(units=cost_nanos // NANOS, nanos=cost_nanos % NANOS)
-
-
-class AwsS3Config(ApiModel):
-    credentials_secret: str = ""
-    iam_role_arn: str = ""
-
-
-class AzureBlobStorageConfig(ApiModel):
-    credentials_secret: str = ""
-    managed_identity_client_id: str = ""
-    tenant_id: str = ""
-
-
-class WandbConfig(ApiModel):
-    unsupported: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("enabled", "api_key", "project", "entity", "run_id"), NO_WANDB
-    )
-
-    enabled: bool = False
-    api_key: SecretStr = write_only()
-    project: str = ""
-    entity: str = ""
-    run_id: str = ""
-    url: str = output_only("")
-
-
-class TrainingProgress(ApiModel):
-    """How far a job is, as its trainer says. A request is a row of the dataset, once in every epoch."""
-
-    percent: int = 0
-    epoch: int = 0
-    total_input_requests: int = 0
-    total_processed_requests: int = 0
-    successfully_processed_requests: int = 0
-    failed_requests: int = 0
-    output_rows: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cached_input_token_count: int = 0
 
 
 class SupervisedFineTuningJob(ApiModel):
@@ -112,10 +42,8 @@ class SupervisedFineTuningJob(ApiModel):
         "use_purpose": NO_RESERVATION,
         "use_reservation": NO_RESERVATION,
         "reservation_target": NO_RESERVATION,
-        "region": "jobs run on the platform's own machines, which are in one place",
-        "renderer_hugging_face_repo_id": "conversations are rendered by the chat template; set jinjaTemplate",
-        "sampler_checkpoint_save_interval_steps": "only the end of a job becomes a model; "
-        "checkpoints to resume from are kept without being asked for",
+        "region": NO_REGION,
+        "renderer_hugging_face_repo_id": NO_RENDERER,
     }
 
     name: str = output_only("")
@@ -161,6 +89,9 @@ class SupervisedFineTuningJob(ApiModel):
     mtp_num_draft_tokens: int = 0
     mtp_freeze_base_model: bool = False
     job_progress: TrainingProgress | None = output_only()
+    effective_settings: EffectiveSettings | None = output_only()
+    evaluation_result: EvaluationResult | None = output_only()
+    lineage: Lineage | None = output_only()
     metrics_file_signed_url: str = output_only(
         "", description="Where the trainer's metrics can be read, a JSON object a line; for an hour, on Get."
     )
@@ -171,7 +102,7 @@ class SupervisedFineTuningJob(ApiModel):
     estimated_cost: Money | None = output_only()
     optimizer_weight_decay: Annotated[float, Field(ge=0, le=1)] = 0
     purpose: Annotated[str, OneOf(*PURPOSES)] = PURPOSES[0]
-    sampler_checkpoint_save_interval_steps: int = 0
+    sampler_checkpoint_save_interval_steps: SamplerInterval = 0
     region: str = "REGION_UNSPECIFIED"
     renderer_hugging_face_repo_id: str = ""
     use_purpose: str = ""
@@ -184,10 +115,6 @@ class SupervisedFineTuningJob(ApiModel):
     custom_image_tag: Any = not_returned()
     precision: Any = not_returned()
     extra_args: Any = not_returned()
-
-
-class EstimateCostResponse(ApiModel):
-    estimated_cost: Money
 
 
 PASSED_THROUGH = (
@@ -222,23 +149,13 @@ def job_message(row: FineTuningJobRow) -> SupervisedFineTuningJob:
         gradient_accumulation_steps=chosen["accumulation"],
         learning_rate_warmup_steps=chosen["warmup_steps"],
         optimizer_weight_decay=chosen["weight_decay"],
+        sampler_checkpoint_save_interval_steps=chosen.get("sampler_interval_steps", 0),
         nodes=1,
         job_progress=progress_message(row) if row.progress else None,
+        wandb_config=wandb_message(row),
+        effective_settings=effective_settings(row),
+        evaluation_result=evaluation_message(row),
+        lineage=lineage_message(chosen.get("lineage", {})),
         estimated_cost=Money.of(chosen["estimated_cost"]) if "estimated_cost" in chosen else None,
         **{field: chosen[field] for field in PASSED_THROUGH},
-    )
-
-
-def progress_message(row: FineTuningJobRow) -> TrainingProgress:
-    progress, epochs = row.progress, row.settings["epochs"]
-    step, steps = progress.get("step") or 0, progress.get("max_steps") or 0
-    rows, epoch = progress.get("rows") or 0, progress.get("epoch") or 0.0
-    done = min(int(rows * epoch), int(rows * epochs))
-    return TrainingProgress(
-        percent=100 if row.state == COMPLETED else min(100, 100 * step // steps) if steps else 0,
-        epoch=int(epoch),
-        total_input_requests=int(rows * epochs),
-        total_processed_requests=done,
-        successfully_processed_requests=done,
-        input_tokens=progress.get("tokens_seen") or 0,
     )

@@ -88,7 +88,14 @@ def larger(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
             {"anyOf": st.lists(inner, min_size=1, max_size=3)}, optional={"type": st.just("object")}
         ),
         st.fixed_dictionaries({"oneOf": st.lists(inner, min_size=1, max_size=3)}),
-        st.fixed_dictionaries({"allOf": st.lists(inner, min_size=1, max_size=2)}),
+        st.fixed_dictionaries(
+            {"allOf": st.lists(inner, min_size=1, max_size=3)},
+            optional={
+                "properties": st.dictionaries(NAMES, inner, max_size=2),
+                "additionalProperties": st.booleans(),
+                "unevaluatedProperties": st.just(False),
+            },
+        ),
         st.fixed_dictionaries({"not": inner, "type": st.just("string")}),
     )
 

@@ -68,6 +68,17 @@ def test_a_long_list_of_what_cannot_be_enforced_is_cut():
     assert listed.endswith(b", and more")
 
 
+@pytest.mark.parametrize(("names", "ending"), [(300, b", and more"), (1, b"more than can be told here")])
+def test_the_header_is_as_short_when_its_names_have_to_be_encoded(names, ending):
+    deep = {"type": "string", "pattern": "x"}
+    for level in range(1 if names > 1 else 5):
+        deep = {"properties": {f"{'é' * 90}{level}": deep}}
+    schema = {"properties": {f"{'€' * 20}{n}": deep for n in range(names)}}
+    [(_, listed)] = chat(response_format={"type": "json_object", "schema": schema}).headers
+    assert len(listed) < 1100
+    assert listed.endswith(ending)
+
+
 FORMAT = "Invalid format type: None. Must be one of: text, grammar, json_schema, json_object"
 WRONG = [
     ("json", "response_format", "must be an object"),

@@ -14,6 +14,7 @@ from gateway.constraints.soundness import checked
 from tests.gateway.constraints.sampling import accepts, drawn
 
 TEXT, WHOLE = {"type": "string"}, {"type": "integer"}
+SHORT, SAYS_A = {"minLength": 2}, {"properties": {"a": TEXT}}
 ANY_OBJECT = {"type": "object", "properties": {}, "required": [], "additionalProperties": {}}
 
 
@@ -110,6 +111,48 @@ READ = [
         ("minLength at #",),
     ),
     ({"allOf": [{"type": "string"}, {"type": "null"}]}, {"type": "null"}, ("type at #/allOf/1",)),
+    # What several parts say of one thing holds together.
+    (
+        {"allOf": [{"minLength": 2}, {"minLength": 3, "maxLength": 9}, {"maxLength": 5}]},
+        {**TEXT, "minLength": 3, "maxLength": 5},
+        (),
+    ),
+    ({"allOf": [{"type": ["string", "null"]}, {"type": ["null", "integer"]}]}, {"type": "null"}, ()),
+    ({"allOf": [{"type": "number"}, {"type": "integer"}]}, WHOLE, ()),
+    ({"allOf": [{"enum": [1, 2, 3]}, {"enum": [3, 2]}]}, {"enum": [3, 2]}, ()),
+    (
+        {"allOf": [{"properties": {"a": TEXT}, "required": ["a"]}, {"properties": {"a": SHORT, "b": {}}}]},
+        closed(["a"], a={**TEXT, **SHORT}, b={}),
+        (),
+    ),
+    (
+        {"allOf": [{"properties": {"a": {"properties": {name: TEXT}}}} for name in "xy"]},
+        closed(a=closed(x=TEXT, y=TEXT)),
+        (),
+    ),
+    ({"allOf": [{"items": TEXT}, {"items": SHORT}]}, {"type": "array", "items": {**TEXT, **SHORT}}, ()),
+    (
+        {"allOf": [{"$ref": "#/$defs/a", "required": ["x"]}], "$defs": {"a": {"properties": {"x": TEXT}}}},
+        closed(["x"], x=TEXT),
+        (),
+    ),
+    # A part that is closed allows no properties of the others; one that is open, what it says of them.
+    ({"allOf": [{**SAYS_A, "additionalProperties": False}, {"properties": {"b": TEXT}}]}, closed(a=TEXT), ()),
+    (
+        {"allOf": [{**SAYS_A, "additionalProperties": WHOLE}, {"properties": {"b": {"minimum": 0}}}]},
+        {**closed(b={**WHOLE, "minimum": 0}, a=TEXT), "additionalProperties": WHOLE},
+        (),
+    ),
+    (
+        {"allOf": [{**SAYS_A, "unevaluatedProperties": False}, {"properties": {"a": {}, "b": {}}}]},
+        closed(a=TEXT),
+        (),
+    ),
+    (
+        {"allOf": [SAYS_A], "properties": {"b": TEXT}, "unevaluatedProperties": False},
+        closed(b=TEXT, a=TEXT),
+        (),
+    ),
 ]
 
 
@@ -134,6 +177,10 @@ REFUSED = [
     (
         {"properties": {"a": TEXT}, "required": ["b"]},
         "at #: it requires 'b', which is none of its properties",
+    ),
+    (
+        {"allOf": [{**SAYS_A, "additionalProperties": False}, {"properties": {"b": {}}, "required": ["b"]}]},
+        "at #/properties/b: it is false, which no value fulfils",
     ),
     ({"$ref": "#/$defs/none"}, "at #: there is nothing at #/$defs/none"),
     ({"$ref": "https://example.org/schema.json"}, "at #: $ref may only lead to a place in the same schema"),

@@ -185,6 +185,7 @@ def test_a_mistral_model_is_given_ids_that_its_template_takes():
 STRICT = [{"type": "function", "function": {**WEATHER, "strict": True}}]
 CUT = {"finish": "length", "tool_choice": "required"}
 FOUND_TEXT = {"tool_calls": [call("get_weather", '{"city"')]}
+FOUND_BARE = {"tool_calls": [call("get_weather", "")]}
 BROKEN = [
     (GET_WEATHER[:-4], CUT, 400, "max_tokens", "needs more tokens"),
     ("", CUT, 400, "max_tokens", "needs more tokens"),
@@ -202,6 +203,8 @@ BROKEN = [
         "do not fit its schema",
     ),
     ('{"name": "get_weather", "arguments": {1}}', {"tool_choice": "required"}, 502, None, "that are no JSON"),
+    (FOUND_TEXT, {"form": NATIVE, "stop_reason": "Par", "stop": "Par"}, 400, "stop", "'stop'"),
+    (FOUND_BARE, {"form": NATIVE, "stop_reason": ":", "stop": ":"}, 400, "stop", "'stop'"),
     (FOUND_TEXT, {"form": NATIVE, "finish": "tool_calls"}, 502, None, "that are no JSON"),
     ({"tool_calls": [call("get_weather", "Infinity")]}, {"form": NATIVE}, 502, None, "that are no JSON"),
     ({"tool_calls": [call("get_weather", "[]")]}, {"form": NATIVE}, 502, None, "that are no object"),

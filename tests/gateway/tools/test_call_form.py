@@ -53,6 +53,13 @@ FORMS = [
     (LLAMA, True, CallForm("llama3_json", arguments="parameters")),
     ("{% for call in message.tool_calls %}", False, CallForm(shows_calls=True)),
     ("{% if message['role'] == 'functions' %}", False, CallForm(functions_role=True)),
+    ('{% if message.role == "functions" %}', False, CallForm(functions_role=True)),
+    ("{% if role in ['tool', 'functions'] %}", False, CallForm(functions_role=True)),
+    ("{% if 'functions' == message['role'] %}", False, CallForm(functions_role=True)),
+    ("{% if tools['functions'] %}{{ 'functions' }}{% endif %}", False, CallForm()),
+    ("{% if message.role == 'user' and 'functions' in tools %}", False, CallForm()),
+    ("{{ reasoning_effort }}", False, CallForm(efforts=("low", "medium", "high"))),
+    ("{% if enable_thinking is false %}", False, CallForm(efforts=("none", "medium"))),
     ("{{ raise_exception('System role not supported') }}", False, CallForm(system_role=False)),
     ("{{ raise_exception('Roles must alternate') }}", False, CallForm()),
 ]

@@ -232,6 +232,7 @@ WRONG = [
     ),
     ({"functions": [TIME], "function_call": {"name": "f"}}, "function_call", "names 'f', which is none"),
     ({"tools": TOOLS, "functions": [TIME]}, "functions", "only one of"),
+    ({"functions": [TIME], "parallel_tool_calls": True}, "parallel_tool_calls", "holds one call"),
     ({"tools": TOOLS, "parallel_tool_calls": "yes"}, "parallel_tool_calls", "must be true or false"),
     ({"tools": "x"}, "tools", "must be a list of tools"),
     ({"tools": [{"type": "magic"}]}, "tools[0].type", "must be function"),

@@ -7,32 +7,14 @@ constraints make the answer fit.
 from __future__ import annotations
 
 import json
-import os
 import re
-import socket
-import subprocess
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import httpx
 import jsonschema_rs
 import openai
 import pytest
 
-from controlplane.checks.tool_calls import call_form
-from tests.gateway.serving import wait_until
-from workers.runtimes.base import ModelSource, ReplicaSpec
-from workers.runtimes.vllm import EngineSpec, engine_command
-
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
-
-MODEL = Path(__file__).resolve().parents[3] / "quickstart" / "model"
-TEMPLATE = json.loads((MODEL / "tokenizer_config.json").read_text())["chat_template"]
-# The model was taught tools without being shown them, in the form of Llama's.
-TAUGHT = TEMPLATE + '{# <|python_tag|> {"name": …, "parameters": …} #}'
-START_SECONDS = 300
 
 
 def function(name: str, **properties: Any) -> dict[str, Any]:
@@ -56,48 +38,15 @@ QUESTION = [{"role": "user", "content": "What is the weather in Oslo?"}]
 TICKET = [{"role": "user", "content": "I was charged twice, please help"}]
 
 
-@dataclass(frozen=True)
-class Engine:
-    url: str
-
-
-@pytest.fixture(scope="module")
-def real_engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
-    """The engine as a worker starts it."""
-    folder = tmp_path_factory.mktemp("engine")
-    (folder / "tmp").mkdir()
-    template = folder / "chat_template.jinja"
-    template.write_text(TAUGHT)
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    parser = call_form(TAUGHT, "llama", True).parser
-    model = ModelSource("base", "", ())
-    replica = ReplicaSpec("r", "base-uid", model, "127.0.0.1", port, chat_template=TAUGHT, tool_parser=parser)
-    argv, env = engine_command(EngineSpec(replica, folder, 1), MODEL, template, os.environ)
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(argv, cwd=folder, env=env, stdout=log, stderr=log, start_new_session=True)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: is_up(url, process, folder / "log"), START_SECONDS)
-        yield Engine(url)
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def is_up(url: str, process: subprocess.Popen[bytes], log: Path) -> bool:
-    assert process.poll() is None, log.read_text()[-4000:]
-    try:
-        return httpx.get(f"{url}/health").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
 @pytest.fixture
-def client(world: Any, real_engine: Engine, start_gateway: Any) -> openai.OpenAI:
+def client(world: Any, real_engine: Any, start_gateway: Any) -> openai.OpenAI:
     """The same engine under three names: the template of `taught` shows tools, that of `fire` has messages of
     the role functions, and that of `plain` neither."""
-    for name, template in (("taught", TAUGHT), ("fire", "{{ messages }} 'functions'"), ("plain", "")):
+    for name, template in (
+        ("taught", real_engine.tool_template),
+        ("fire", "{{ role == 'functions' }}"),
+        ("plain", ""),
+    ):
         base = world.add_base("acme", name, tool_template=template, context_length=1024)
         deployment = world.add_deployment("acme", name, base)
         world.add_replica(deployment, real_engine.url, "base-uid")

@@ -1,0 +1,129 @@
+"""What the messages of the newer job collections have in common: states, progress, settings."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, SecretStr
+from sqlalchemy import case
+
+from controlplane.resources.fine_tuning_jobs.states import COMPLETED, SHOWN, job_state
+from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
+from controlplane.rest.schema import ApiModel, Int64, output_only, write_only
+
+JOB_STATES = tuple(
+    job_state(name)
+    for name in (
+        "UNSPECIFIED",
+        "CREATING",
+        "RUNNING",
+        "COMPLETED",
+        "FAILED",
+        "CANCELLED",
+        "DELETING",
+        "WRITING_RESULTS",
+        "VALIDATING",
+        "DELETING_CLEANING_UP",
+        "PENDING",
+        "EXPIRED",
+        "RE_QUEUEING",
+        "CREATING_INPUT_DATASET",
+        "IDLE",
+        "CANCELLING",
+        "EARLY_STOPPED",
+        "PAUSED",
+        "DELETED",
+    )
+)
+STATE = job_state("") + case(SHOWN, value=FineTuningJobRow.state, else_=FineTuningJobRow.state)
+"""The state's name, in lists."""
+PURPOSES = ("PURPOSE_UNSPECIFIED", "PURPOSE_PILOT")
+NO_BUCKETS = "jobs read uploaded datasets only; upload the data"
+NO_RESERVATION = "jobs take the platform's trainers in turn, and none are set aside"
+NO_REGION = "jobs run on the platform's own machines, which are in one place"
+NO_RENDERER = "conversations are rendered by the chat template; set jinjaTemplate"
+ABOUT_SAMPLER_CHECKPOINTS = (
+    "After so many steps, again and again, the adapter is kept as a checkpoint that can be promoted to a "
+    "model; the newest 50. Checkpoints to resume from are kept without being asked for."
+)
+SamplerInterval = Annotated[int, Field(ge=0, le=1_000_000, description=ABOUT_SAMPLER_CHECKPOINTS)]
+
+
+class AwsS3Config(ApiModel):
+    credentials_secret: str = ""
+    iam_role_arn: str = ""
+
+
+class AzureBlobStorageConfig(ApiModel):
+    credentials_secret: str = ""
+    managed_identity_client_id: str = ""
+    tenant_id: str = ""
+
+
+class WandbConfig(ApiModel):
+    """Where a job logs to. The key is kept encrypted until the job has ended, and is never returned."""
+
+    enabled: bool = False
+    api_key: SecretStr = write_only()
+    project: str = ""
+    entity: Annotated[str, Field(description="The key's own when unset.")] = ""
+    run_id: Annotated[str, Field(description="The run to go on with; the job's own when unset.")] = ""
+    url: str = output_only("")
+
+
+class TrainingProgress(ApiModel):
+    """How far a job is, as its trainer says. A request is a row of the dataset, once in every epoch."""
+
+    percent: int = 0
+    epoch: int = 0
+    total_input_requests: int = 0
+    total_processed_requests: int = 0
+    successfully_processed_requests: int = 0
+    failed_requests: int = 0
+    output_rows: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_token_count: int = 0
+    phase: str = ""
+    step: int = 0
+    max_steps: int = 0
+    loss: float | None = None
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    reward_accuracy: Annotated[
+        float | None, Field(description="Share of the pairs whose better answer has become the likelier one.")
+    ] = None
+    reward_margin: Annotated[
+        float | None, Field(description="What better answers have gained over worse ones, in the mean.")
+    ] = None
+    tokens_per_second: float | None = None
+    eta_seconds: float | None = None
+    peak_memory_bytes: Annotated[Int64, Field(description="The most that the trainer has needed.")] = 0
+    gpu_memory_bytes: Annotated[Int64, Field(description="The same on its accelerator, if it has one.")] = 0
+
+
+SAID_BY_TRAINER = (
+    *("phase", "step", "max_steps", "loss", "learning_rate", "grad_norm", "tokens_per_second"),
+    *("eta_seconds", "peak_memory_bytes", "gpu_memory_bytes", "reward_accuracy", "reward_margin"),
+)
+
+
+def progress_message(row: FineTuningJobRow) -> TrainingProgress:
+    progress, epochs = row.progress, row.settings["epochs"]
+    step, steps = progress.get("step") or 0, progress.get("max_steps") or 0
+    rows, epoch = progress.get("rows") or 0, progress.get("epoch") or 0.0
+    done = min(int(rows * epoch), int(rows * epochs))
+    return TrainingProgress(
+        percent=100 if row.state == COMPLETED else min(100, 100 * step // steps) if steps else 0,
+        epoch=int(epoch),
+        total_input_requests=int(rows * epochs),
+        total_processed_requests=done,
+        successfully_processed_requests=done,
+        input_tokens=progress.get("tokens_seen") or 0,
+        **{name: progress[name] for name in SAID_BY_TRAINER if progress.get(name) is not None},
+    )
+
+
+def wandb_message(row: FineTuningJobRow) -> WandbConfig | None:
+    kept = row.settings.get("wandb")
+    return WandbConfig(enabled=True, url=row.progress.get("wandb_url", ""), **kept) if kept else None

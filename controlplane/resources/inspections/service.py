@@ -1,0 +1,203 @@
+"""Inspections: asked for, waited for, and read. The control plane itself never reads a row of a dataset."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+import uuid
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from controlplane.context import Context
+from controlplane.errors import ApiError, Code
+from controlplane.prices import Prices
+from controlplane.resources.fine_tuning_jobs.costs import Money
+from controlplane.resources.fine_tuning_jobs.defaults import defaults_for
+from controlplane.resources.fine_tuning_jobs.states import COMPLETED, EARLY_STOPPED
+from controlplane.resources.fine_tuning_jobs.tables import FINE_TUNING_JOBS, FineTuningJobRow
+from controlplane.resources.fine_tuning_jobs.wanted import Wanted
+from controlplane.resources.inspections.schemas import Estimate, InspectDatasetRequest
+from controlplane.resources.inspections.states import FAILED, PENDING, READY
+from controlplane.resources.inspections.tables import InspectionRow
+
+INSPECTED = ("conversation", "text_completion", "text_classification", "preference")
+"""The kinds of job whose data is inspected."""
+SHOWN_ROWS = 50
+"""The dataset's first rows, which every report has; others are looked up when somebody asks for them."""
+READ = (
+    "templates",
+    "cutoff_length",
+    "epochs",
+    "batch_size",
+    "batch_tokens",
+    "lora_rank",
+    "lora_target_modules",
+    "evaluation",
+    "evaluation_split",
+    "early_stop",
+)
+"""The settings that a report depends on."""
+FIRST_POLL_SECONDS = 0.05
+LAST_POLL_SECONDS = 0.5
+
+COMPLETION_TEMPLATES = {"input_template": "{prompt}", "output_template": "{completion}"}
+JOB_SETTINGS = (
+    "base_model",
+    "warm_start_from",
+    "evaluation_dataset",
+    "epochs",
+    "lora_rank",
+    "lora_target_modules",
+)
+
+
+def wanted_job(dataset: str, body: InspectDatasetRequest) -> Wanted:
+    """The job that would read the dataset as the request says."""
+    given = body.given()
+    settings = {name: given[name] for name in JOB_SETTINGS if name in given}
+    if given.get("max_context_length"):
+        settings["cutoff_length"] = given["max_context_length"]
+    return Wanted(
+        collection=FINE_TUNING_JOBS,
+        job_id="",
+        given={**settings, "dataset": dataset},
+        templates=templates_of(body),
+        defaults=defaults_for,
+        words={"cutoff_length": "maxContextLength"},
+    )
+
+
+def templates_of(body: InspectDatasetRequest) -> dict[str, dict[str, str]]:
+    """What the request names, else what the dataset's format allows: messages, pairs or completions."""
+    if body.text_classification is not None:
+        return {"text_classification": body.text_classification.model_dump()}
+    if body.text_completion is not None:
+        return {"text_completion": body.text_completion.model_dump()}
+    talks = {kind: {"jinja_template": body.jinja_template} for kind in ("conversation", "preference")}
+    return talks if body.jinja_template else {**talks, "text_completion": COMPLETION_TEMPLATES}
+
+
+def inspection_of(job: FineTuningJobRow, first_row: int = 0) -> InspectionRow:
+    """The inspection of a planned job's data."""
+    assert job.dataset_uid is not None and job.base_model_uid is not None
+    row = InspectionRow(
+        uid=uuid.uuid4(),
+        account_id=job.account_id,
+        kind=job.kind,
+        dataset_uid=job.dataset_uid,
+        evaluation_dataset_uid=job.evaluation_dataset_uid,
+        base_model_uid=job.base_model_uid,
+        warm_start_uid=job.warm_start_uid,
+        settings={**job.settings, "wandb": None},
+        first_row=first_row,
+        state=PENDING,
+    )
+    row.key = key_of(row)
+    return row
+
+
+def key_of(row: InspectionRow) -> str:
+    uids = (row.dataset_uid, row.evaluation_dataset_uid, row.base_model_uid, row.warm_start_uid)
+    read = {name: row.settings.get(name) for name in READ}
+    what = [row.kind, [str(uid) for uid in uids], read, row.first_row]
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+async def of_job(session: AsyncSession, job: FineTuningJobRow) -> InspectionRow | None:
+    """The inspection of a planned job's data, made or to be made; None for a kind that has none."""
+    return await ask_for(session, inspection_of(job)) if job.kind in INSPECTED else None
+
+
+def counted_tokens(row: InspectionRow | None) -> int | None:
+    """Of all epochs; None while nobody has counted."""
+    return int(row.report["estimate"]["tokens"]) if row is not None and row.state == READY else None
+
+
+async def ask_for(session: AsyncSession, wanted: InspectionRow) -> InspectionRow:
+    """The inspection of that key: there already, or to be made; one that failed is made again."""
+    row = await find_inspection(session, wanted)
+    if row is None:
+        values = {
+            name: getattr(wanted, name)
+            for name in ("uid", "account_id", "key", "kind", "settings", "first_row", "state", *UIDS)
+        }
+        await session.execute(
+            insert(InspectionRow)
+            .values(**values, status_code="OK", status_message="", reason="", report={})
+            .values(next_reconcile_at=func.now())
+            .on_conflict_do_nothing()
+        )
+        row = await find_inspection(session, wanted)
+        assert row is not None
+    elif row.state == FAILED:
+        row.state, row.status_code, row.status_message = PENDING, "OK", ""
+        row.next_reconcile_at, row.lease_claims = func.now(), 0
+    return row
+
+
+UIDS = ("dataset_uid", "evaluation_dataset_uid", "base_model_uid", "warm_start_uid")
+
+
+async def find_inspection(session: AsyncSession, wanted: InspectionRow) -> InspectionRow | None:
+    query = select(InspectionRow).where(
+        InspectionRow.account_id == wanted.account_id, InspectionRow.key == wanted.key
+    )
+    found: InspectionRow | None = await session.scalar(query)
+    return found
+
+
+async def wait_for_report(ctx: Context, uid: uuid.UUID) -> InspectionRow:
+    """The inspection once it has ended, or as it is when the waiting time is over."""
+    deadline = time.monotonic() + ctx.settings.verdict_wait_seconds
+    pause = FIRST_POLL_SECONDS
+    while True:
+        async with ctx.db.session() as session:
+            row = await session.get(InspectionRow, uid)
+        if row is None:
+            raise ApiError(Code.ABORTED, "the dataset or the model was deleted while it was being inspected")
+        if row.state != PENDING or time.monotonic() >= deadline:
+            return row
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.5, LAST_POLL_SECONDS)
+
+
+async def estimate_of(session: AsyncSession, prices: Prices, row: InspectionRow) -> Estimate:
+    """What a job on this data would take, from the report's counts."""
+    counted = row.report["estimate"]
+    tokens = int(counted["tokens"])
+    rate = await earlier_rate(session, row)
+    return Estimate(
+        steps=counted["steps"],
+        steps_per_epoch=counted["steps_per_epoch"],
+        tokens=tokens,
+        seconds=round(tokens / rate) if rate else 0,
+        seconds_basis="EARLIER_JOBS" if rate else "",
+        cost=Money.of(prices.of_training(row.settings["tuned_model"], tokens)),
+    )
+
+
+async def earlier_rate(session: AsyncSession, row: InspectionRow) -> float:
+    """Tokens a second of the last job that was trained on the base model here; 0 when there is none."""
+    query = (
+        select(FineTuningJobRow.result)
+        .where(
+            FineTuningJobRow.account_id == row.account_id,
+            FineTuningJobRow.base_model_uid == row.base_model_uid,
+            FineTuningJobRow.state.in_((COMPLETED, EARLY_STOPPED)),
+        )
+        .order_by(FineTuningJobRow.end_time.desc())
+        .limit(1)
+    )
+    return rate_of((await session.scalar(query) or {}).get("metrics") or {})
+
+
+def rate_of(metrics: dict[str, Any]) -> float:
+    try:
+        return float(metrics["tokens_seen"]) / float(metrics["train_runtime"])
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return 0.0

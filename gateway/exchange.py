@@ -1,0 +1,273 @@
+"""One inference request, from its body to the last byte of its answer and its row of usage."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from starlette.types import Receive, Scope, Send
+
+from controlplane.checks.architectures import GENERATE
+from controlplane.checks.tool_calls import CallForm
+from gateway.access import (
+    authenticate,
+    find_route,
+    no_replica,
+    other_task,
+    read_patience,
+    same_route,
+)
+from gateway.answers import MalformedAnswer
+from gateway.dialect import EngineRequest
+from gateway.engines import EngineDied, read_events
+from gateway.errors import GatewayError
+from gateway.gateway import Gateway
+from gateway.incoming import Incoming, read_headers, read_json
+from gateway.keys import KnownKey
+from gateway.media.parts import Part, media_of, require_taken
+from gateway.metering import RANDOM, Tokens
+from gateway.sending import BoundedSend
+from gateway.snapshot import Route
+from gateway.tools.answers import WrongCall
+from gateway.voices import Asked, Voice
+
+Headers = list[tuple[bytes, bytes]]
+
+CLIENT_GONE = 499
+EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
+NO_CHAT = "model is missing conversation_config, please use /completions API instead"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One of the ways to ask a model."""
+
+    endpoint: str
+    """Its path, and its name in the ledger."""
+    translate: Callable[[dict[str, Any], int, str | None, CallForm], EngineRequest]
+    voice: Callable[[Asked], Voice]
+    engine_endpoint: str
+    """Which of the engine's it is answered by."""
+    needs_chat: bool = False
+    task: str = GENERATE
+    """What the model must be deployed for."""
+    id_header: bytes = b"x-request-id"
+    prepare: Callable[[Gateway, KnownKey, dict[str, Any]], Awaitable[Kind]] | None = None
+    """Finds what a request only refers to; the kind that knows it."""
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a request may wait for a first replica, and what it holds in memory meanwhile."""
+
+    size: int
+    seconds: float
+    hold: Callable[[int], None]
+    """Counts bytes that it comes to hold besides."""
+
+
+class ModelEndpoint:
+    """An ASGI endpoint of its own, since it listens for the caller's leaving for as long as it answers."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind = kind
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway: Gateway = scope["app"].state.gateway
+        headers = read_headers(scope)
+        key = await authenticate(gateway, scope, headers)
+        with gateway.admission.enter(key.account_id) as place:
+            incoming = Incoming(receive, gateway.loop)
+            sent = await read_json(incoming, headers, gateway.limits, place.hold)
+            if isolation := headers.get("x-prompt-cache-isolation-key"):
+                sent.setdefault("prompt_cache_isolation_key", isolation)
+            kind, route = self._kind, await find_route(gateway, key, sent.get("model"))
+            scope["notes"]["model"] = route.model.name
+            if kind.prepare is not None:
+                kind = await kind.prepare(gateway, key, sent)
+            exchange = Exchange(gateway, kind, key, route)
+            request = exchange.translate(sent)
+            if session := headers.get("x-session-affinity"):
+                request = replace(request, session=session)
+            if told := await gateway.admit(key.account_id, exchange.route):
+                request = replace(request, headers=[*request.headers, *told])
+            patience = Patience(incoming.size, read_patience(headers, gateway.limits), place.hold)
+            sending = BoundedSend(send, gateway.loop, gateway.limits.send_seconds, incoming.give_up)
+            try:
+                await incoming.until_gone(exchange.run(sent, request, sending, patience))
+            finally:
+                sending.close()
+
+
+class Exchange:
+    """One request to a deployed model, from its translation to its row of usage."""
+
+    def __init__(self, gateway: Gateway, kind: Kind, key: KnownKey, route: Route) -> None:
+        self.route = route
+        self._gateway = gateway
+        self._kind = kind
+        self._key = key
+        self._id = f"{RANDOM.getrandbits(128):032x}"
+        self._tokens = Tokens()
+        self._started = time.monotonic()
+        self._media: list[Part] = []
+        self._has_begun = False
+        """Whether the head of the answer has been sent."""
+
+    def translate(self, sent: dict[str, Any]) -> EngineRequest:
+        if self.route.model.task != self._kind.task:
+            raise other_task(self.route.model)
+        if self._kind.needs_chat and not self.route.model.supports_chat:
+            raise GatewayError(404, "NOT_FOUND", NO_CHAT, param="model")
+        # A visitor's prompts are cached apart, so that hits and their timing tell nothing of other accounts.
+        owner = self.route.deployment.account_id
+        scope = None if owner == self._key.account_id else self._key.account_id
+        model, deployment = self.route.model, self.route.deployment
+        request = self._kind.translate(sent, deployment.context_length, scope, model.call_form)
+        self._media = list(media_of(request.body))
+        if self._media:
+            require_taken(self._media, model)
+        return request
+
+    async def run(self, sent: dict[str, Any], request: EngineRequest, send: Send, patience: Patience) -> None:
+        """Answer, and record what it took, however it ends."""
+        self._tokens.choices_per_prompt = request.body.get("n", 1)
+        asked = Asked(self._gateway, self._key, self.route, self._id, sent, request, self._tokens)
+        voice = self._kind.voice(asked)
+        in_flight, deployment = self._gateway.telemetry.in_flight, self.route.deployment
+        in_flight[deployment.name] += 1
+        self._gateway.load.begin(deployment.uid)
+        status = CLIENT_GONE
+        try:
+            if self._media:
+                await self._gateway.images.inline(self._media, patience.hold)
+            await self._wait_for_replica(request, voice, send, patience)
+            status = await self._answer(request, voice, send)
+        except GatewayError as error:
+            status = error.status
+            if not self._has_begun:
+                raise
+            await _send_body(send, voice.fail(error), more=False)
+        except Exception:
+            status = 500
+            raise
+        finally:
+            in_flight[deployment.name] -= 1
+            self._gateway.load.end(deployment.uid, self._tokens.prompt, self._tokens.completion)
+            if deployment.account_id != self._key.account_id:
+                self._gateway.token_rate.add(
+                    self._key.account_id, self._tokens.prompt, self._tokens.completion
+                )
+            self._record(status, request.stream)
+
+    async def _wait_for_replica(
+        self, request: EngineRequest, voice: Voice, send: Send, patience: Patience
+    ) -> None:
+        async def sign_of_life() -> None:
+            if request.stream:
+                await self._begin_stream(request.headers, send)
+                await _send_body(send, voice.keep_alive)
+
+        self.route = await self._gateway.activator.until_ready(
+            lambda: same_route(self._gateway, self.route),
+            lambda route: no_replica(route, self._key),
+            size=patience.size,
+            seconds=patience.seconds,
+            meanwhile=sign_of_life,
+        )
+
+    async def _answer(self, request: EngineRequest, voice: Voice, send: Send) -> int:
+        engines = self._gateway.engines
+        async with engines.ask(self.route, self._kind.engine_endpoint, request, self._id) as answer:
+            elapsed = time.monotonic() - self._started
+            self._gateway.telemetry.see_first_byte(self._kind.endpoint, elapsed)
+            if answer.parts is not None:
+                return await self._stream(answer.parts, voice, request.headers, send)
+            return await self._whole(answer.whole, voice, request.headers, send)
+
+    async def _whole(self, answer: dict[str, Any], voice: Voice, more: Headers, send: Send) -> int:
+        try:
+            content = voice.whole(answer)
+        except MalformedAnswer:
+            raise GatewayError(502, "BAD_GATEWAY", "the model's engine failed to answer") from None
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(content)).encode()),
+            (self._kind.id_header, self._id.encode()),
+            (b"fireworks-prompt-tokens", str(self._tokens.prompt).encode()),
+            (b"fireworks-cached-prompt-tokens", str(self._tokens.cached).encode()),
+            *more,
+        ]
+        if (first := self._tokens.seconds("time_to_first_token_ms")) is not None:
+            headers.append((b"fireworks-server-time-to-first-token", str(first).encode()))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+        return 200
+
+    async def _stream(self, parts: AsyncIterator[bytes], voice: Voice, more: Headers, send: Send) -> int:
+        """Relay the events as they come. What goes wrong from here on is told in an event of its own."""
+        await self._begin_stream(more, send)
+        try:
+            async for part in parts:
+                passed, rest = voice.passage.take(part) if voice.passage else (b"", part)
+                await self._send_events(passed, read_events(rest) if rest else [], voice, send)
+            status, ending = 200, voice.end()
+        except WrongCall as error:
+            status, ending = error.status, voice.fail(error)
+        except (EngineDied, MalformedAnswer, GatewayError):
+            broken = GatewayError(
+                502, "BAD_GATEWAY", "the model's engine stopped in the middle of its answer"
+            )
+            status, ending = broken.status, voice.fail(broken)
+        await _send_body(send, ending, more=False)
+        return status
+
+    async def _begin_stream(self, more: Headers, send: Send) -> None:
+        """Send the head, unless that has been done to keep the connection open."""
+        if self._has_begun:
+            return
+        self._has_begun = True
+        headers = [EVENT_STREAM, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"), *more]
+        headers.append((self._kind.id_header, self._id.encode()))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def _send_events(
+        self, passed: bytes, events: list[dict[str, Any]], voice: Voice, send: Send
+    ) -> None:
+        """What came together leaves together; what came before an engine's error leaves before it."""
+        good = list(itertools.takewhile(lambda event: "error" not in event, events))
+        told = [passed]
+        try:
+            for event in good:
+                told += voice.tell(event)
+        finally:
+            if chunks := b"".join(told):
+                await _send_body(send, chunks)
+        if len(good) < len(events):
+            raise EngineDied("the engine reported an error")
+
+    def _record(self, status: int, streamed: bool) -> None:
+        self._gateway.meter.record(
+            {
+                "account_id": self._key.account_id,
+                "owner_id": self.route.deployment.account_id,
+                "user_id": self._key.user_id,
+                "key_id": self._key.key_id,
+                "model": self.route.model.name,
+                "deployment": self.route.deployment.name,
+                "endpoint": self._kind.endpoint,
+                "http_status": status,
+                "prompt_tokens": self._tokens.prompt,
+                "cached_prompt_tokens": self._tokens.cached,
+                "completion_tokens": self._tokens.completion,
+                "streamed": streamed,
+                "duration_ms": round((time.monotonic() - self._started) * 1000),
+            }
+        )
+
+
+async def _send_body(send: Send, body: bytes, *, more: bool = True) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": more})

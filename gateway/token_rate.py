@@ -1,0 +1,145 @@
+"""Tokens a minute from what others serve: counted by every gateway for itself, and together in Valkey.
+
+How many tokens an answer takes is known at its end, from the engine. So what is over the limit is what has
+come: a request is let through while the tokens of the last sixty seconds are below the limit, and whatever
+goes beyond it is waited for by the requests after it. No request asks Valkey. Each gateway tells it once in a
+while what has been added, and reads what all of them have; what one has not told yet the others do not see.
+While Valkey is away each gateway goes by what it has seen itself, and tells the rest of the minute later.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from controlplane.resources.quotas.limits import Limit, used_up_text
+from gateway.errors import GatewayError
+from gateway.request_rate import KNOWN_ACCOUNTS, VALKEY_ERRORS, WINDOW, Seen, Window
+
+KINDS = ("prompt", "generated")
+VALKEY_SECONDS = 1.0
+ADDED = """
+local total = redis.call('INCRBY', KEYS[1], ARGV[1])
+redis.call('EXPIRE', KEYS[1], 180)
+return {total, tonumber(redis.call('GET', KEYS[2]) or '0')}
+"""
+
+
+@dataclass
+class Tally:
+    """One account's tokens of one kind, in this minute and the one before."""
+
+    number: int = 0
+    current: int = 0
+    before: int = 0
+    untold: int = 0
+    """Of this minute, and not in Valkey yet."""
+
+    def turn_to(self, number: int) -> None:
+        if number != self.number:
+            self.before = self.current if number == self.number + 1 else 0
+            self.number, self.current, self.untold = number, 0, 0
+
+    def add(self, count: int) -> None:
+        self.current += count
+        self.untold += count
+
+    def learn(self, told: int, current: int, before: int) -> None:
+        """What all gateways have counted, now that `told` of ours are among it."""
+        self.untold -= told
+        self.current = max(current, 0) + self.untold
+        self.before = max(before, self.before)
+
+
+Tallies = dict[str, Tally]
+"""Of one account, by kind."""
+
+
+class TokenRate:
+    def __init__(self, redis_url: str, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._accounts: OrderedDict[str, Tallies] = OrderedDict()
+        self._valkey: Redis = Redis.from_url(
+            redis_url,
+            socket_timeout=VALKEY_SECONDS,
+            socket_connect_timeout=VALKEY_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._added = self._valkey.register_script(ADDED)
+
+    def admit(self, limits: Mapping[str, Limit]) -> dict[str, int]:
+        """What is left of each kind, or 429 that says when it is enough."""
+        minute, elapsed = divmod(self._clock(), WINDOW)
+        weight, number = 1 - elapsed / WINDOW, int(minute)
+        left = {}
+        for kind, limit in limits.items():
+            tally = self._of(limit.account_id)[kind]
+            tally.turn_to(number)
+            recent = math.ceil(tally.current + tally.before * weight)
+            if recent >= limit.value:
+                raise too_many_tokens(limit, kind, tally, Window(number, weight), recent)
+            left[kind] = limit.value - recent
+        return left
+
+    def add(self, account_id: str, prompt: int, generated: int) -> None:
+        """Count what a request has taken."""
+        number = int(self._clock() // WINDOW)
+        tallies = self._of(account_id)
+        for kind, count in zip(KINDS, (prompt, generated), strict=True):
+            tallies[kind].turn_to(number)
+            tallies[kind].add(count)
+
+    async def tell(self) -> None:
+        """Tell Valkey what has been added since the last time, and learn what others have."""
+        number = int(self._clock() // WINDOW)
+        for account_id, tallies in list(self._accounts.items()):
+            for kind, tally in tallies.items():
+                if tally.number >= number - 1:
+                    tally.turn_to(number)
+                    await self._tell(account_id, kind, tally, number)
+
+    async def _tell(self, account_id: str, kind: str, tally: Tally, number: int) -> None:
+        # The braces keep both keys on one node of a cluster.
+        name = f"hearth:tokens:{{{account_id}}}:{kind}:"
+        keys, told = [name + str(number), name + str(number - 1)], tally.untold
+        current, before = await self._added(keys=keys, args=[told])
+        if tally.number == number:
+            tally.learn(told, int(current), int(before))
+
+    async def look(self) -> None:
+        """As `tell`, where Valkey answers."""
+        try:
+            await self.tell()
+        except VALKEY_ERRORS:
+            return  # said by who counts the requests; what is untold stays so
+
+    async def close(self) -> None:
+        await self._valkey.aclose()
+
+    def _of(self, account_id: str) -> Tallies:
+        tallies = self._accounts.get(account_id)
+        if tallies is None:
+            tallies = self._accounts[account_id] = {kind: Tally() for kind in KINDS}
+        self._accounts.move_to_end(account_id)
+        while len(self._accounts) > KNOWN_ACCOUNTS:
+            self._accounts.popitem(last=False)
+        return tallies
+
+
+def too_many_tokens(limit: Limit, kind: str, tally: Tally, window: Window, recent: int) -> GatewayError:
+    text = used_up_text(
+        limit,
+        f"{limit.value:,} {kind} tokens a minute of models that others serve",
+        f"{recent:,} came in the last minute",
+        [],
+        0,
+    )
+    wait = Seen(0, tally.current, tally.before).wait(limit.value, window)
+    return GatewayError(429, "RESOURCE_EXHAUSTED", text, headers={"Retry-After": str(wait)})

@@ -1,0 +1,145 @@
+"""Fine-tuning on a bad night: whichever process is killed, whenever, the job ends as if nothing had been.
+
+The seed of the moments is printed; HEARTH_FAULT_SEED repeats a night, HEARTH_FAULT_MOMENTS makes it longer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from random import SystemRandom
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.e2e.chaos import PHASES, TRAINER, Moment, Trainers, await_phase, choose_moments, kill
+from tests.e2e.conftest import QUICKSTART, Platform, wait_until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.training, pytest.mark.timeout(1200)]
+
+SEED = int(os.environ.get("HEARTH_FAULT_SEED") or SystemRandom().randrange(10_000))
+MOMENTS = int(os.environ.get("HEARTH_FAULT_MOMENTS") or 20)
+ENDED = ("COMPLETED", "FAILED")
+SETTINGS = {
+    "conversation": {},
+    "epochs": 8,
+    "batchSize": 4,
+    "learningRate": 0.005,
+    "loraRank": 8,
+    "evaluation": True,
+}
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform of its own, with checkpoints every few seconds, a model and rows."""
+    platform = Platform(tmp_path_factory.mktemp("night") / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEARTH_CHECKPOINT_SECONDS", "1")
+        platform.start()
+    rows = platform.data_dir.parent / "rows.jsonl"
+    rows.write_text("".join((QUICKSTART / "data" / "train.jsonl").open().readlines()[:96]))
+    platform.firectl("create", "model", "ember", str(QUICKSTART / "model"))
+    platform.firectl("create", "dataset", "rows", str(rows))
+    yield platform
+    assert platform.stop() == 0
+
+
+def start(platform: Platform, job_id: str) -> None:
+    body = {**SETTINGS, "baseModel": "ember", "dataset": "rows", "modelId": f"{job_id}-model"}
+    path = f"/v1/accounts/{platform.account}/fineTuningJobs?fineTuningJobId={job_id}"
+    made = wait_until(lambda: tried(lambda: platform.request("POST", path, json=body)))
+    assert made.status_code in (200, 409), made.text  # 409: the answer to the first request was lost
+
+
+def tried(ask: Any) -> httpx.Response | None:
+    """The answer; None while a part that was killed is away."""
+    try:
+        answer: httpx.Response = ask()
+    except httpx.HTTPError:
+        return None
+    return None if answer.status_code >= 500 else answer
+
+
+def look_at(platform: Platform, job_id: str) -> dict[str, Any]:
+    path = f"/v1/accounts/{platform.account}/fineTuningJobs/{job_id}"
+    answer = tried(lambda: platform.request("GET", path))
+    found: dict[str, Any] = answer.json() if answer is not None and answer.status_code == 200 else {}
+    return found
+
+
+def finish(platform: Platform, job_id: str) -> dict[str, Any]:
+    def ended() -> dict[str, Any] | None:
+        job = look_at(platform, job_id)
+        return job if job.get("state") in ENDED else None
+
+    found: dict[str, Any] = wait_until(ended, 300)
+    return found
+
+
+def adapter_hash(platform: Platform, job_id: str, folder: Path) -> str:
+    platform.firectl("download", "model", f"{job_id}-model", str(folder / job_id))
+    (weights,) = (folder / job_id).rglob("adapter_model.safetensors")
+    return hashlib.sha256(weights.read_bytes()).hexdigest()
+
+
+class Night(threading.Thread):
+    """Kills what it is told to while jobs run one after the other."""
+
+    def __init__(self, platform: Platform, moments: list[Moment]) -> None:
+        super().__init__(daemon=True)
+        self.platform, self.left = platform, list(moments)
+        self.over = threading.Event()
+        self.killed: list[Moment] = []
+
+    def run(self) -> None:
+        trainers = Trainers(self.platform.data_dir)
+        while self.left and not self.over.is_set():
+            moment = self.left[0]
+            if not await_phase(trainers, moment.phase, self.over):
+                return
+            self.over.wait(moment.delay)
+            if self.kill(moment.victim):
+                self.killed.append(self.left.pop(0))
+                print(f"{time.strftime('%X')} killed: {moment}", flush=True)
+
+    def kill(self, victim: str) -> bool:
+        """Whether it could be killed before the job was over: it may have to come up again first."""
+        return bool(wait_until(lambda: self.over.is_set() or kill(self.platform.data_dir, victim), 120)) and (
+            not self.over.is_set()
+        )
+
+
+def test_killed_at_any_moment_a_job_ends_with_the_very_same_adapter(night: Platform, tmp_path: Path) -> None:
+    moments = choose_moments(SEED, MOMENTS)
+    print(f"HEARTH_FAULT_SEED={SEED}")
+    trainers = Trainers(night.data_dir)
+    start(night, "undisturbed")
+    assert finish(night, "undisturbed")["state"] == "COMPLETED"
+    expected = adapter_hash(night, "undisturbed", tmp_path)
+
+    killed: list[Moment] = []
+    jobs = 0
+    with trainers.watched():
+        while len(killed) < MOMENTS:
+            jobs += 1
+            assert jobs <= MOMENTS, f"only {killed} could be done"
+            job_id = f"disturbed-{jobs}"
+            chaos = Night(night, moments[len(killed) :])
+            start(night, job_id)
+            chaos.start()
+            job = finish(night, job_id)
+            chaos.over.set()
+            chaos.join()
+            killed += chaos.killed
+            assert job["state"] == "COMPLETED", (SEED, killed, job["status"])
+            assert adapter_hash(night, job_id, tmp_path) == expected, (SEED, killed)
+    assert set(trainers.most_at_once.values()) == {1}, (SEED, dict(trainers.most_at_once))
+    assert {moment.phase for moment in killed} == set(PHASES)
+    assert TRAINER in {moment.victim for moment in killed}
+    assert wait_until(lambda: not list(trainers.folder.iterdir()), 30), "nothing is left of the trainers"

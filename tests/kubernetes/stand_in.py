@@ -1,0 +1,72 @@
+"""An engine's pod without an engine: for tests of what Kubernetes and Hearth do with pods.
+
+    python stand_in.py [crashing=TEXT | unstageable=TEXT] stage|serve|addons SPEC.json
+
+It answers as far as workers ask: health, names, adapters, and probabilities that differ from name to name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+ENDED = "HEARTH-ENGINE-ERROR "
+
+
+def main() -> None:
+    *quirks, task, file = sys.argv[1:]
+    said = dict(quirk.split("=", 1) for quirk in quirks)
+    spec = json.loads(Path(file).read_text())
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    if task == "stage" and "unstageable" in said:
+        error = {"code": "NOT_FOUND", "reason": "FILE_MISSING", "message": said["unstageable"]}
+        sys.exit(ENDED + json.dumps({**error, "retryable": False}))
+    if task == "serve" and "crashing" in said:
+        sys.exit(said["crashing"])
+    if task == "serve":
+        serve(os.environ["HEARTH_POD_IP"], spec["replica"]["port"], spec["replica"]["served_name"])
+    if task == "addons":
+        serve(os.environ["HEARTH_POD_IP"], spec["replica"]["port"] + 1, "")
+
+
+def serve(host: str, port: int, base: str) -> None:
+    names = [base]
+
+    class Asked(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer({"data": [{"id": name} for name in names]})
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.path == "/stage":
+                return self._answer({"path": "/staged/" + asked["uid"]})
+            if self.path == "/v1/load_lora_adapter":
+                names.append(asked["lora_name"])
+            if self.path == "/v1/unload_lora_adapter":
+                names.remove(asked["lora_name"])
+            if self.path == "/v1/completions":
+                chance = {"token_id:7": -1.0 - names.index(asked["model"])}
+                prompt = [None] + [{"7": {"logprob": chance["token_id:7"]}} for _ in asked["prompt"][1:]]
+                choice = {"prompt_logprobs": prompt, "logprobs": {"top_logprobs": [chance]}}
+                return self._answer({"choices": [choice]})
+            return self._answer({})
+
+        def _answer(self, body: object) -> None:
+            said = json.dumps(body).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(said)))
+            self.end_headers()
+            self.wfile.write(said)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    ThreadingHTTPServer((host, port), Asked).serve_forever()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""How much a replica asks for, by the sizes of its model: the truth table, and the arithmetic of refusals."""
+
+from __future__ import annotations
+
+import pytest
+
+from controlplane.node_pools import NodePool
+from workers.runtimes.kubernetes.sizing import GIB, DoesNotFit, ModelSizes, PodSize, quantity_bytes, size_pod
+
+H100 = NodePool(
+    name="h100",
+    accelerator_type="NVIDIA_H100_80GB",
+    resource="nvidia.com/gpu",
+    memory_gib=80,
+    cpu="8",
+    host_memory="64Gi",
+)
+CPU = NodePool(name="cpu", cpu="6", host_memory="8Gi")
+EIGHT = ModelSizes(16 * GIB, layers=32, heads=32, kv_heads=8, head_dim=128)
+SEVENTY = ModelSizes(140 * GIB, layers=80, heads=64, kv_heads=8, head_dim=128)
+ODD = ModelSizes(140 * GIB, layers=80, heads=50, kv_heads=10, head_dim=128)
+
+# model, GPUs asked for, precision, tokens → GPUs. One H100 offers 80 × 0.9 - 1.5 = 70.5 GiB.
+ROWS = [
+    (EIGHT, 0, "", 8192, 1),  # 16 + 1 GiB
+    (EIGHT, 2, "", 8192, 2),
+    (EIGHT, 0, "", 8192 * 53, 1),  # 16 + 53 GiB
+    (EIGHT, 0, "", 8192 * 55, 2),  # 16 + 55 GiB
+    (EIGHT, 0, "FP8_KV", 8192 * 55, 1),  # half of the cache
+    (SEVENTY, 0, "", 8192, 4),  # 140 + 2.5 GiB are just more than two have
+    (SEVENTY, 0, "FP8", 8192, 2),
+    (SEVENTY, 0, "NF4", 8192, 1),
+    (ODD, 0, "FP8", 8192, 2),
+]
+
+
+@pytest.mark.parametrize(("sizes", "asked", "precision", "tokens", "gpus"), ROWS)
+def test_the_fewest_gpus_that_hold_weights_and_one_request(
+    sizes: ModelSizes, asked: int, precision: str, tokens: int, gpus: int
+) -> None:
+    found = size_pod(sizes, H100, accelerators=asked, precision=precision, tokens=tokens, kv_cache_gib=1)
+    assert found == PodSize(gpus, f"{8 * gpus}", f"{64 * gpus}Gi")
+
+
+REFUSED = [
+    (
+        SEVENTY,
+        1,
+        "the model does not fit: 140.0 GiB of weights and 2.5 GiB of KV cache for 8192 tokens make 142.5 "
+        "GiB, and 1 × NVIDIA_H100_80GB has 1 × (80 GiB × 0.9 - 1.5 GiB) = 70.5 GiB; ask for more GPUs, or "
+        "lower maxContextLength",
+    ),
+    (SEVENTY, 16, "those of the pool h100 have 8 GPUs each: acceleratorCount 16 cannot be had"),
+    (ODD, 4, "the model's 50 attention heads cannot be split over 4 GPUs"),
+    (ModelSizes(900 * GIB, 80, 64, 8, 128), 0, "8 × NVIDIA_H100_80GB has 8 × "),
+]
+
+
+@pytest.mark.parametrize(("sizes", "asked", "said"), REFUSED)
+def test_what_cannot_fit_is_refused_with_the_arithmetic(sizes: ModelSizes, asked: int, said: str) -> None:
+    with pytest.raises(DoesNotFit) as refused:
+        size_pod(sizes, H100, accelerators=asked, precision="", tokens=8192, kv_cache_gib=1)
+    assert said in str(refused.value)
+
+
+def test_who_asks_for_no_check_is_believed() -> None:
+    found = size_pod(SEVENTY, H100, accelerators=1, precision="", tokens=8192, kv_cache_gib=1, check=False)
+    assert found.accelerators == 1
+
+
+@pytest.mark.parametrize(("weights", "memory"), [(1, "8Gi"), (4, "8Gi"), (16, "20Gi")])
+def test_an_engine_on_the_cpu_gets_memory_for_its_weights_and_its_cache(weights: int, memory: str) -> None:
+    sizes = ModelSizes(weights * GIB, 32, 32, 8, 128)
+    found = size_pod(sizes, CPU, accelerators=0, precision="", tokens=8192, kv_cache_gib=1)
+    assert found == PodSize(0, "6", memory)
+
+
+def test_sizes_are_read_from_the_config_whatever_it_calls_them() -> None:
+    gpt = {"n_layer": 12, "n_head": 12, "n_embd": 768}
+    assert ModelSizes.of(1, gpt) == ModelSizes(1, 12, 12, 12, 64)
+    llama = {"num_hidden_layers": 2, "num_attention_heads": 8, "num_key_value_heads": 2, "hidden_size": 64}
+    assert ModelSizes.of(1, {"text_config": llama}) == ModelSizes(1, 2, 8, 2, 8)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "number"), [("500m", 0.5), ("8", 8), ("1k", 1000), ("64Gi", 64 * 2**30), ("0.5Ki", 512)]
+)
+def test_quantities_are_numbers(quantity: str, number: float) -> None:
+    assert quantity_bytes(quantity) == number

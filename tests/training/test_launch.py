@@ -1,0 +1,55 @@
+"""How the parent of several processes judges their end. The processes here are small scripts of our own."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from workers.training.errors import EXIT_OUTAGE
+from workers.training.running.ranks import Ended, started_ranks
+
+WAITS = "import time; time.sleep(600)"
+FAILS = "import json, os, sys; {said}; sys.exit(1)"
+BLAMED = {"reason": "BAD_ROW"}
+
+
+def says(result: object) -> str:
+    """Leaves a result as its rank's, then fails."""
+    where = "os.path.join(sys.argv[1], 'failure-' + os.environ['RANK'] + '.json')"
+    return FAILS.format(said=f"open({where}, 'w').write({json.dumps(json.dumps(result))})")
+
+
+def end_of(folder: Path, *scripts: str) -> Ended:
+    """Run one script a rank, and wait for their end."""
+    for rank, script in enumerate(scripts):
+        (folder / f"{rank}.py").write_text(script)
+    chooser = "import os, runpy, sys; runpy.run_path(os.path.join(sys.argv[1], os.environ['RANK'] + '.py'))"
+    with started_ranks([sys.executable, "-c", chooser, str(folder)], len(scripts), folder) as ranks:
+        return ranks.wait()
+
+
+@pytest.mark.parametrize(
+    ("scripts", "ended"),
+    [
+        (("", ""), Ended(0, 0)),
+        # The first has done all that was to do.
+        (("", WAITS), Ended(0, 0)),
+        (("import sys; sys.exit(143)", WAITS), Ended(0, 143)),
+        ((WAITS, says(BLAMED)), Ended(1, 1, BLAMED)),
+        ((says(BLAMED), WAITS), Ended(0, 1, BLAMED)),
+        # An outage is nobody's fault, whatever it does to the others.
+        ((f"import sys; sys.exit({EXIT_OUTAGE})", says(BLAMED)), Ended(0, EXIT_OUTAGE)),
+        ((WAITS, f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"), Ended(1, -signal.SIGKILL)),
+        (("import sys; sys.exit(1)", f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"),
+         Ended(1, -signal.SIGKILL)),
+    ],
+)  # fmt: skip
+def test_the_one_that_caused_the_end_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripts: tuple[str, ...], ended: Ended
+) -> None:
+    monkeypatch.setattr("workers.training.running.ranks.LAST_WORDS_SECONDS", 0.5)
+    assert end_of(tmp_path, *scripts) == ended

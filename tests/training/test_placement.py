@@ -1,0 +1,115 @@
+"""Where a job's model runs: what the node has, what is refused before any weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from workers.training.config import JobSpec
+from workers.training.errors import TrainingFailure
+from workers.training.model.base import placement
+from workers.training.model.footprint import GIB
+from workers.training.model.placement import Node, attention_kernel, available_memory, place_job, precision
+
+MakeSpec = Callable[..., JobSpec]
+ROWS = [{"messages": [{"role": "user", "content": "sky"}, {"role": "assistant", "content": "blue"}]}]
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Devices as torch would list them: only their number and their memory are looked at."""
+
+    class Device:
+        def __init__(self, total_memory: int) -> None:
+            self.total_memory = total_memory
+
+    def pretend(*gibibytes: int) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: len(gibibytes))
+        monkeypatch.setattr(
+            torch.cuda, "get_device_properties", lambda number: Device(gibibytes[number] * GIB)
+        )
+
+    return pretend
+
+
+def test_processes_on_the_cpu_share_its_memory() -> None:
+    alone, shared = Node.here(1), Node.here(4)
+    assert not alone.on_gpu
+    assert shared.available == pytest.approx(alone.available / 4, rel=0.2)
+
+
+def test_a_container_has_no_more_than_its_limit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text(f"{3 * GIB}\n")
+    (tmp_path / "memory.current").write_text(f"{GIB}\n")
+    monkeypatch.setattr(placement, "CGROUP", tmp_path)
+    assert available_memory() == 2 * GIB
+    (tmp_path / "memory.max").write_text("max\n")
+    assert available_memory() > 2 * GIB
+
+
+def test_the_smallest_accelerator_counts_and_too_few_are_refused(gpus: Callable[..., None]) -> None:
+    gpus(80, 40)
+    assert Node.here(2) == Node(True, 40 * GIB)
+    with pytest.raises(TrainingFailure) as refused:
+        Node.here(4)
+    assert (refused.value.reason, "gave it 2" in refused.value.message) == ("TOO_FEW_ACCELERATORS", True)
+
+
+def test_precision_and_kernels_are_those_of_the_place(
+    make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, four_bits = make_spec(ROWS), make_spec(ROWS, quantize_base=True)
+    large = replace_size(small, 5 * GIB)
+    found = [precision(spec, on_gpu) for spec in (small, large, four_bits) for on_gpu in (False, True)]
+    full, half = torch.float32, torch.bfloat16
+    assert found == [full, half, half, half, half, half]
+    monkeypatch.setattr(placement, "is_flash_attn_2_available", lambda: True)
+    assert (attention_kernel(True), attention_kernel(False)) == ("flash_attention_2", "sdpa")
+    monkeypatch.setattr(placement, "is_flash_attn_2_available", lambda: False)
+    assert attention_kernel(True) == "sdpa"
+
+
+def replace_size(spec: JobSpec, size: int) -> JobSpec:
+    """The same job on a base model whose weights are so large, as its registration says."""
+    files = tuple(
+        file.model_copy(update={"size": size}) if file.name.endswith(".safetensors") else file
+        for file in spec.base_model.files
+    )
+    return spec.model_copy(update={"base_model": spec.base_model.model_copy(update={"files": files})})
+
+
+def test_a_job_that_cannot_fit_is_refused_with_the_numbers(make_spec: MakeSpec, tiny_model: Path) -> None:
+    spec = replace_size(make_spec(ROWS), 400 * GIB)
+    with pytest.raises(TrainingFailure) as refused:
+        place_job(spec, tiny_model, 4, 128, Node(True, 80 * GIB))
+    assert (refused.value.code, refused.value.reason) == ("RESOURCE_EXHAUSTED", "DOES_NOT_FIT")
+    for words in (spec.base_model.name, "200.0 for the base", "80.0 GiB are there", "for each accelerator"):
+        assert words in refused.value.message
+
+
+def test_a_job_that_fits_runs_as_fast_as_it_can(make_spec: MakeSpec, tiny_model: Path) -> None:
+    fit = place_job(make_spec(ROWS), tiny_model, 4, 128, Node(False, 2 * GIB))
+    assert (fit.micro_batch_size, fit.load.checkpointing) == (4, False)
+    assert fit.footprint.total < GIB
+
+
+@pytest.mark.training
+def test_the_trainer_refuses_before_it_reads_any_weights(
+    jobs: Any, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from workers.training import prepare
+
+    node = replace(Node.here(1), available=GIB // 8)
+    monkeypatch.setattr(prepare.Node, "here", lambda processes: node)
+    monkeypatch.setattr(
+        "workers.training.trainer.load_model", lambda *parts: pytest.fail("weights were read")
+    )
+    with pytest.raises(TrainingFailure) as refused:
+        jobs.run(make_spec(ROWS))
+    assert refused.value.reason == "DOES_NOT_FIT"

@@ -1,0 +1,147 @@
+"""How much a replica needs, from the sizes of its model: GPUs and memory, or why it cannot fit. Pure.
+
+The engine takes `GPU_SHARE` of each GPU. Weights, the KV cache of one request of the longest context and
+`RESERVE_GIB` for activations have to fit into that; what is left over serves more requests at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from controlplane.node_pools import NodePool
+
+GIB = 1024**3
+GPU_SHARE = 0.9
+RESERVE_GIB = 1.5
+"""On each GPU: activations, the CUDA context and what communication takes."""
+CPU_RESERVE_GIB = 3
+"""Of an engine on the CPU, beside weights and KV cache: vLLM itself."""
+WEIGHT_FACTOR = {"FP8": 0.5, "FP8_MM": 0.5, "NF4": 0.28}
+"""Of 16-bit weights, where the engine quantises them while it reads them."""
+KV_BYTES = {"FP8_KV": 1}
+"""Of one number of the KV cache; 2 unless the precision says so."""
+SPLITS = (1, 2, 4, 8, 16, 32, 64)
+"""How many GPUs a model can be split over, as long as that divides its attention heads."""
+
+
+class DoesNotFit(Exception):
+    """The message has the arithmetic."""
+
+
+@dataclass(frozen=True)
+class ModelSizes:
+    """What of a model takes memory."""
+
+    weight_bytes: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+
+    @classmethod
+    def of(cls, weight_bytes: int, config: Mapping[str, Any]) -> ModelSizes:
+        """From a checked config.json; of a model with several parts, the text model's."""
+        text = config.get("text_config") or config
+        heads = int(text.get("num_attention_heads") or text.get("n_head") or 1)
+        width = int(text.get("hidden_size") or text.get("n_embd") or 0)
+        return cls(
+            weight_bytes,
+            layers=int(text.get("num_hidden_layers") or text.get("n_layer") or 0),
+            heads=heads,
+            kv_heads=int(text.get("num_key_value_heads") or heads),
+            head_dim=int(text.get("head_dim") or width // heads),
+        )
+
+    def kv_bytes(self, tokens: int, precision: str) -> int:
+        """Keys and values of so many tokens."""
+        each = KV_BYTES.get(precision, 2)
+        return 2 * self.layers * self.kv_heads * self.head_dim * each * tokens
+
+
+@dataclass(frozen=True)
+class PodSize:
+    accelerators: int
+    """The degree of tensor parallelism as well; 0 on the CPU."""
+    cpu: str
+    memory: str
+
+
+def size_pod(
+    sizes: ModelSizes,
+    pool: NodePool,
+    *,
+    accelerators: int,
+    precision: str,
+    tokens: int,
+    kv_cache_gib: int,
+    check: bool = True,
+) -> PodSize:
+    """What one replica asks for in `pool`; `accelerators` 0 takes the fewest that do. Raises DoesNotFit.
+
+    Unless `check`, what was asked for is believed.
+    """
+    if pool.on_cpu:
+        return _on_cpu(sizes, pool, kv_cache_gib)
+    weights = sizes.weight_bytes * WEIGHT_FACTOR.get(precision, 1.0) / GIB
+    cache = sizes.kv_bytes(tokens, precision) / GIB
+    needed = weights + cache
+    chosen = accelerators or _fewest(sizes, pool, needed)
+    if check:
+        _check_split(sizes, pool, chosen)
+        if needed > _room(pool, chosen):
+            raise DoesNotFit(_arithmetic(pool, chosen, weights, cache, tokens))
+    return PodSize(chosen, _times(pool.cpu, chosen), _times(pool.host_memory, chosen))
+
+
+def _on_cpu(sizes: ModelSizes, pool: NodePool, kv_cache_gib: int) -> PodSize:
+    needed = sizes.weight_bytes / GIB + kv_cache_gib + CPU_RESERVE_GIB
+    asked = quantity_bytes(pool.host_memory) / GIB
+    return PodSize(0, pool.cpu, pool.host_memory if asked >= needed else f"{-(-needed // 1):.0f}Gi")
+
+
+def _fewest(sizes: ModelSizes, pool: NodePool, needed: float) -> int:
+    possible = [count for count in SPLITS if count <= pool.per_node and sizes.heads % count == 0]
+    return next((count for count in possible if needed <= _room(pool, count)), possible[-1])
+
+
+def _room(pool: NodePool, count: int) -> float:
+    return count * ((pool.memory_gib or 0) * GPU_SHARE - RESERVE_GIB)
+
+
+def _check_split(sizes: ModelSizes, pool: NodePool, count: int) -> None:
+    if count > pool.per_node:
+        raise DoesNotFit(
+            f"a replica runs on one node, and those of the pool {pool.name} have {pool.per_node} GPUs each: "
+            f"acceleratorCount {count} cannot be had"
+        )
+    if sizes.heads % count:
+        raise DoesNotFit(f"the model's {sizes.heads} attention heads cannot be split over {count} GPUs")
+
+
+def _arithmetic(pool: NodePool, count: int, weights: float, cache: float, tokens: int) -> str:
+    each = f"{pool.memory_gib} GiB × {GPU_SHARE:g} - {RESERVE_GIB:g} GiB"
+    return (
+        f"the model does not fit: {weights:.1f} GiB of weights and {cache:.1f} GiB of KV cache for {tokens} "
+        f"tokens make {weights + cache:.1f} GiB, and {count} × {pool.accelerator_type} has {count} × "
+        f"({each}) = {_room(pool, count):.1f} GiB; ask for more GPUs, or lower maxContextLength"
+    )
+
+
+UNITS = {"m": 0.001, "": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15} | {
+    f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTP", start=1)
+}
+
+
+def quantity_bytes(quantity: str) -> float:
+    """A quantity of Kubernetes as a number."""
+    number = quantity.rstrip("mkKMGTPi")
+    return float(number) * UNITS[quantity[len(number) :]]
+
+
+def _times(quantity: str, count: int) -> str:
+    """`count` of them, spelled as the API server would."""
+    number = quantity.rstrip("mkKMGTPi")
+    product = float(number) * count
+    return f"{product:g}{quantity[len(number) :]}" if product < 1e6 else f"{product:.0f}"

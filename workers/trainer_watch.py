@@ -1,0 +1,56 @@
+"""Notices at once when a trainer of this node ends: its job need not wait for the next sweep."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+
+from sqlalchemy import func, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from controlplane.queue import RECONCILE_FINE_TUNING_JOB, enqueue
+from controlplane.resources.tables import FineTuningJobRow
+from workers.context import WorkerContext
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.1
+
+
+def start_watch(open_context: Callable[[], WorkerContext]) -> threading.Event:
+    """Watch from a thread until the event that is returned is set."""
+    stopping = threading.Event()
+    thread = threading.Thread(target=_watch, args=(open_context, stopping), name="trainer-watch", daemon=True)
+    thread.start()
+    return stopping
+
+
+def _watch(open_context: Callable[[], WorkerContext], stopping: threading.Event) -> None:
+    context = open_context()
+    told: frozenset[tuple[str, int]] = frozenset()
+    while not stopping.wait(LOOK_SECONDS):
+        try:
+            told = tell_new_ends(context, told)
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("that trainers have ended is left to the sweep for now: %s", error)
+
+
+def tell_new_ends(context: WorkerContext, told: frozenset[tuple[str, int]]) -> frozenset[tuple[str, int]]:
+    """Have the jobs looked at whose trainers have ended since; returns all that have."""
+    ended = context.runtime.ended_trainers()
+    for job_uid, attempt in sorted(ended - told):
+        wake(context, uuid.UUID(job_uid), attempt)
+    return ended
+
+
+def wake(context: WorkerContext, uid: uuid.UUID, attempt: int) -> None:
+    current = (FineTuningJobRow.uid == uid) & (FineTuningJobRow.attempt == attempt)
+    due = update(FineTuningJobRow).where(current, FineTuningJobRow.next_reconcile_at.is_not(None))
+    with context.db.session() as session:
+        session.execute(
+            due.values(next_reconcile_at=func.now(), update_time=FineTuningJobRow.update_time),
+            execution_options={"synchronize_session": False},
+        )
+    enqueue(context.settings, RECONCILE_FINE_TUNING_JOB, uid)

@@ -1,0 +1,117 @@
+"""Supervised fine-tuning: rows that show what to answer, and the likelihood of those answers."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+from trl import SFTConfig, SFTTrainer
+
+from workers.training.examples.dataset import Tokenized, open_examples, pack_examples, split_rows
+from workers.training.examples.reading import reading_of
+from workers.training.examples.tokenizer import stop_token_ids
+from workers.training.inputs import Inputs
+from workers.training.job import Job
+from workers.training.objectives.objective import Examples, Objective, TrainerParts
+from workers.training.outcome.evaluate import evaluate
+from workers.training.outcome.exact_match import ExactMatch, known_labels, measure_exact_match
+from workers.training.preflight.findings import refuse
+from workers.training.preflight.report import Data, check_data
+from workers.training.running.together import EvenSampler, with_an_empty_one
+
+log = logging.getLogger(__name__)
+
+
+def prepare_examples(job: Job, inputs: Inputs, tokenizer: Any) -> Examples:
+    """Tokenize and check the datasets, hold rows out for evaluation, and pack, where the job asks for it."""
+    checked = check_data(data_of(job, inputs, tokenizer), inputs.base, tokenizer, job.work_dir)
+    job.report.check(checked)
+    refuse(checked.findings)
+    counts, longest = checked.train, checked.train.longest
+    log.info("%d rows, %d tokens, %d of them trained", counts.rows_in, counts.tokens, counts.trained_tokens)
+    train, held_out = held_out_of(job, checked.tokenized)
+    stop_ids = frozenset(stop_token_ids(inputs.base, tokenizer))
+    labels: list[str] = []
+    if job.spec.kind == "text_classification" and held_out is not None:
+        labels = known_labels(tokenizer, stop_ids, train, held_out)
+    if job.spec.batch_tokens:
+        train = pack_examples(train, job.spec.batch_tokens, job.work_dir / "packs.arrow")
+        longest = max(len(ids) for ids in train["input_ids"])
+    return Examples(train, held_out, longest, stop_ids, tuple(labels))
+
+
+def data_of(job: Job, inputs: Inputs, tokenizer: Any) -> Data:
+    spec, reading = job.spec, reading_of(job.spec, tokenizer)
+    return Data(reading, inputs.dataset, inputs.evaluation_dataset, spec.cutoff_length, spec.epochs)
+
+
+def held_out_of(job: Job, tokenized: list[Tokenized]) -> tuple[Any, Any | None]:
+    """Examples to train on and to evaluate on: of two datasets, or of one that is split."""
+    examples = open_examples(tokenized[0])
+    if len(tokenized) > 1:
+        job.report.rows_evaluated = tokenized[1].counts.rows_trained
+        return examples, open_examples(tokenized[1])
+    if not job.spec.evaluates or not job.spec.evaluation_split:
+        return examples, None
+    return hold_out(job, examples)
+
+
+def hold_out(job: Job, examples: Any) -> tuple[Any, Any | None]:
+    train, held_out = split_rows(examples["row"][:], job.spec.evaluation_split, job.spec.seed)
+    if not held_out:
+        job.report.warnings.append("nothing was evaluated: of a single row none can be held out")
+        return examples, None
+    rows = examples["row"]
+    job.report.rows_evaluated = len({rows[i] for i in held_out})
+    job.report.rows_trained -= job.report.rows_evaluated
+    return examples.select(train), examples.select(held_out)
+
+
+class SupervisedTrainer(SFTTrainer):
+    """Gives every rank of a job equal shares of an epoch, filled up with examples that train nothing."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        if self.args.world_size == 1:
+            return super()._get_train_sampler(train_dataset)
+        examples = len(self.train_dataset) - 1
+        rows_at_once = self.args.per_device_train_batch_size * self.args.world_size
+        steps = math.ceil(examples / (rows_at_once * self.args.gradient_accumulation_steps))
+        return EvenSampler(
+            examples, rows_at_once, self.args.data_seed, lambda: int(self.state.global_step // steps)
+        )
+
+
+def make_trainer(parts: TrainerParts) -> Any:
+    train = parts.examples.train
+    return SupervisedTrainer(
+        model=parts.model,
+        args=SFTConfig(
+            **parts.arguments,
+            # The examples are tokenized and cut already, and are not to be touched again.
+            max_length=None,
+            packing=False,
+            # Packed rows lie end to end, and each sees only itself.
+            padding_free=bool(parts.job.spec.batch_tokens),
+            dataset_kwargs={"skip_prepare_dataset": True},
+        ),
+        train_dataset=train if parts.rank.is_alone else with_an_empty_one(train),
+        processing_class=parts.tokenizer,
+        peft_config=parts.peft_config,
+        callbacks=parts.callbacks,
+    )
+
+
+def ask(trainer: Any, examples: Examples, is_stopping: Callable[[], bool]) -> ExactMatch | None:
+    return measure_exact_match(
+        trainer.model,
+        trainer.processing_class,
+        examples.stop_ids,
+        examples.held_out,
+        examples.labels,
+        is_stopping,
+    )
+
+
+OBJECTIVE = Objective(prepare_examples, make_trainer, evaluate, ask)

@@ -1,0 +1,95 @@
+"""The check of a job's data, made while it is tokenized: before the model's weights are loaded.
+
+The same pass serves the trainer, which goes on with the examples, and an inspection, which throws them away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workers.training.examples.counts import Counts, histogram
+from workers.training.examples.dataset import Tokenized
+from workers.training.examples.duplicates import repeated_rows, rows_in_both
+from workers.training.examples.encoding import Encoder
+from workers.training.examples.pool import tokenize_files
+from workers.training.examples.reading import Reading, start_of
+from workers.training.examples.rows import ConversationReader
+from workers.training.examples.tokenizer import context_length, stop_token_ids, vocabulary_size
+from workers.training.preflight.findings import Facts, Finding, find
+
+
+@dataclass(frozen=True)
+class Data:
+    """The files of a job's data, and how they are to be read."""
+
+    reading: Reading
+    train: Sequence[Path]
+    evaluation: Sequence[Path]
+    cutoff: int
+    epochs: float = 1.0
+
+
+@dataclass(frozen=True)
+class Checked:
+    """`tokenized`: the training dataset and, where there is one, the evaluation dataset."""
+
+    tokenized: list[Tokenized]
+    findings: list[Finding]
+    masking: str
+    """How the trained text was found: unk_token, generation, prefix or completion."""
+    cutoff: int
+
+    @property
+    def train(self) -> Counts:
+        return self.tokenized[0].counts
+
+
+def check_data(data: Data, base: Path, tokenizer: Any, folder: Path) -> Checked:
+    """Tokenize the datasets into `folder` and say what there is to say of them.
+
+    Raises TrainingFailure only for a template that cannot be used at all.
+    """
+    encoder = Encoder(tokenizer, stop_token_ids(base, tokenizer), vocabulary_size(base))
+    cutoff = min(data.cutoff, context_length(base) or data.cutoff)
+    with data.reading.open(encoder) as reader:
+        masking = reader.way if isinstance(reader, ConversationReader) else "completion"
+        start = start_of(reader, encoder, data.train, tokenizer)
+        tokenized = [
+            tokenize_files(files, data.reading, reader, encoder, start.leading, cutoff, folder / name)
+            for name, files in (("train.arrow", data.train), ("evaluation.arrow", data.evaluation))
+            if files
+        ]
+    counts, held_out = tokenized[0].counts, tokenized[1].counts if len(tokenized) > 1 else None
+    facts = Facts(
+        train=counts,
+        evaluation=held_out,
+        repeats=repeated_rows(counts),
+        **({"in_both": rows_in_both(counts, held_out)} if held_out else {}),
+        cutoff=cutoff,
+        asked_cutoff=data.cutoff,
+        epochs=data.epochs,
+        origin=data.reading.origin,
+        prompt_differs=start.prompt_differs,
+        tokenizer_size=len(tokenizer),
+        vocabulary_size=vocabulary_size(base),
+    )
+    return Checked(tokenized, find(facts), masking, cutoff)
+
+
+def summary(counts: Counts) -> dict[str, Any]:
+    """The counts, for people and programs."""
+    return {
+        "rows": counts.rows_in,
+        "rows_trained": counts.rows_trained,
+        "rows_dropped": counts.rows_dropped,
+        "rows_cut": counts.truncated_rows,
+        "examples": counts.examples,
+        "tokens": counts.tokens,
+        "trained_tokens": counts.trained_tokens,
+        "longest": counts.longest,
+        "lengths": histogram(counts.lengths),
+        "labels": dict(counts.labels.most_common()),
+    }
