@@ -34,7 +34,7 @@ def running(world: Any, real_engine: Any, start_gateway: Any) -> Any:
 
 
 @pytest.fixture
-def claude(running: Any, world: Any) -> anthropic.Anthropic:
+def anthropic_client(running: Any, world: Any) -> anthropic.Anthropic:
     return anthropic.Anthropic(base_url=running.url, api_key=world.keys["acme"], timeout=120)
 
 
@@ -51,11 +51,11 @@ GREEDY = {"temperature": 0}
 @pytest.mark.parametrize(
     "choice", [{"type": "auto"}, {"type": "any"}, {"type": "tool", "name": "get_weather"}]
 )
-def test_a_tool_is_used_and_its_result_goes_on_to_an_answer(claude, choice):
+def test_a_tool_is_used_and_its_result_goes_on_to_an_answer(anthropic_client, choice):
     asked = {"model": "taught", "max_tokens": 200, "tools": [TOOL], "extra_body": GREEDY}
     turns = [{"role": "user", "content": QUESTION}]
-    first = claude.messages.create(messages=turns, tool_choice=choice, **asked)
-    with claude.messages.stream(messages=turns, tool_choice=choice, **asked) as stream:
+    first = anthropic_client.messages.create(messages=turns, tool_choice=choice, **asked)
+    with anthropic_client.messages.stream(messages=turns, tool_choice=choice, **asked) as stream:
         streamed = stream.get_final_message()
     for message in (first, streamed):
         [use] = message.content
@@ -64,18 +64,18 @@ def test_a_tool_is_used_and_its_result_goes_on_to_an_answer(claude, choice):
     assert streamed.usage.output_tokens == first.usage.output_tokens
     result = {"type": "tool_result", "tool_use_id": first.content[0].id, "content": RESULT}
     turns += [{"role": "assistant", "content": first.content}, {"role": "user", "content": [result]}]
-    last = claude.messages.create(messages=turns, **asked)
+    last = anthropic_client.messages.create(messages=turns, **asked)
     assert [block.text for block in last.content] == [ANSWER]
     assert last.stop_reason == "end_turn"
 
 
-def test_a_begun_answer_is_gone_on_with_and_ends_at_a_stop_sequence(claude):
+def test_a_begun_answer_is_gone_on_with_and_ends_at_a_stop_sequence(anthropic_client):
     turns = [
         {"role": "user", "content": QUESTION},
         {"role": "assistant", "content": '{"name": "get_weather", "parameters": {"city": "'},
     ]
     asked = {"model": "taught", "max_tokens": 60, "stop_sequences": ['"'], "extra_body": GREEDY}
-    answer = claude.messages.create(messages=turns, **asked)
+    answer = anthropic_client.messages.create(messages=turns, **asked)
     assert answer.content[0].text == "Oslo"
     assert (answer.stop_reason, answer.stop_sequence) == ("stop_sequence", '"')
 
@@ -120,10 +120,12 @@ def test_a_response_is_parsed_into_a_type(client):
     assert isinstance(answer.output_parsed, Person)
 
 
-def test_the_three_ways_to_ask_give_the_same_answer(client, claude):
+def test_the_three_ways_to_ask_give_the_same_answer(client, anthropic_client):
     turns = [{"role": "user", "content": QUESTION}]
     chat = client.chat.completions.create(model="taught", messages=turns, temperature=0, max_tokens=40)
-    message = claude.messages.create(model="taught", messages=turns, max_tokens=40, extra_body=GREEDY)
+    message = anthropic_client.messages.create(
+        model="taught", messages=turns, max_tokens=40, extra_body=GREEDY
+    )
     response = client.responses.create(model="taught", input=QUESTION, temperature=0, max_output_tokens=40)
     assert chat.choices[0].message.content == message.content[0].text == response.output_text
     assert chat.usage.prompt_tokens == response.usage.input_tokens
