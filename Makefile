@@ -23,7 +23,7 @@ help:
 	@echo 'make quickstart   the main job from nothing to a fine-tuned model that answers'
 	@echo 'make up, down     start the platform and leave it running; stop it'
 	@echo 'make test         all tests: test-quick, then test-slow (real engines, training, fuzzing), then test-k8s'
-	@echo 'make test-k8s     the tests on Kubernetes: on the cluster of KUBECONFIG, or on one that it builds and starts'
+	@echo 'make test-k8s     the tests on Kubernetes: on the cluster of HEARTH_TEST_KUBECONFIG, or on one that it builds and starts'
 	@echo 'make lint         style, types, import layers, migrations'
 	@echo 'make docs         write docs/api.md and docs/firectl.md anew from the code'
 	@echo 'make lock         write requirements.lock anew from what is installed'
@@ -67,7 +67,7 @@ test-slow: install
 	$(BIN)/python -m pytest -m '$(SLOW)' $(PYTEST_FLAGS)
 
 test-k8s: install
-	@[ -n "$$KUBECONFIG" ] || $(BIN)/python -m tests.kubernetes.cluster.control_plane
+	@[ -n "$$HEARTH_TEST_KUBECONFIG" ] || $(BIN)/python -m tests.kubernetes.cluster.control_plane
 	$(BIN)/python -m pytest -m kubernetes $(PYTEST_FLAGS)
 
 lint: install

@@ -15,6 +15,8 @@ NODE_POOLS = "node pools"
 """Where sessions of the database know them."""
 QUANTITY = re.compile(r"\d+(\.\d+)?(m|[kKMGTP]i?)?")
 LABEL_VALUE = re.compile(r"([A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?)?")
+RESERVED_PREFIXES = ("kube",)
+"""An account called system would get kube-system."""
 DNS_LABEL = re.compile(r"[a-z]([a-z0-9-]{0,20}[a-z0-9])?")
 
 
@@ -129,6 +131,13 @@ class NodePools(_Part):
                 raise ValueError(f"two pools are called {name}")
         if not DNS_LABEL.fullmatch(self.namespace_prefix):
             raise ValueError(f"namespacePrefix {self.namespace_prefix!r} is no short DNS label")
+        if self.namespace_prefix in RESERVED_PREFIXES:
+            raise ValueError(f"namespacePrefix {self.namespace_prefix!r} is the cluster's own")
+        if self.platform_namespace.startswith(f"{self.namespace_prefix}-"):
+            raise ValueError(
+                f"platformNamespace {self.platform_namespace!r} would be an account's: let it not begin with "
+                f"{self.namespace_prefix}-"
+            )
         return self
 
     def pools_for(self, accelerator_type: str) -> tuple[NodePool, ...]:

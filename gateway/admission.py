@@ -66,6 +66,11 @@ class Place:
         self._account_id = account_id
         self._bytes = 0
 
+    @property
+    def size(self) -> int:
+        """Bytes that it holds."""
+        return self._bytes
+
     def hold(self, size: int) -> None:
         """Count so many bytes more; 429 or 503 when there is no room for them."""
         self._admission.hold(self._account_id, size)

@@ -55,8 +55,10 @@ class Kind:
     task: str = GENERATE
     """What the model must be deployed for."""
     id_header: bytes = b"x-request-id"
-    prepare: Callable[[Gateway, KnownKey, dict[str, Any]], Awaitable[Kind]] | None = None
-    """Finds what a request only refers to; the kind that knows it."""
+    prepare: Callable[[Gateway, KnownKey, dict[str, Any], Callable[[int], None]], Awaitable[Kind]] | None = (
+        None
+    )
+    """Finds what a request only refers to, and counts its bytes; the kind that knows it."""
 
 
 @dataclass(frozen=True)
@@ -82,19 +84,20 @@ class ModelEndpoint:
         with gateway.admission.enter(key.account_id) as place:
             incoming = Incoming(receive, gateway.loop)
             sent = await read_json(incoming, headers, gateway.limits, place.hold)
-            if isolation := headers.get("x-prompt-cache-isolation-key"):
-                sent.setdefault("prompt_cache_isolation_key", isolation)
+            isolation = headers.get("x-prompt-cache-isolation-key")
+            if isolation and sent.get("prompt_cache_isolation_key") is None:
+                sent["prompt_cache_isolation_key"] = isolation
             kind, route = self._kind, await find_route(gateway, key, sent.get("model"))
             scope["notes"]["model"] = route.model.name
             if kind.prepare is not None:
-                kind = await kind.prepare(gateway, key, sent)
+                kind = await kind.prepare(gateway, key, sent, place.hold)
             exchange = Exchange(gateway, kind, key, route)
             request = exchange.translate(sent)
             if session := headers.get("x-session-affinity"):
                 request = replace(request, session=session)
             if told := await gateway.admit(key.account_id, exchange.route):
                 request = replace(request, headers=[*request.headers, *told])
-            patience = Patience(incoming.size, read_patience(headers, gateway.limits), place.hold)
+            patience = Patience(place.size, read_patience(headers, gateway.limits), place.hold)
             sending = BoundedSend(send, gateway.loop, gateway.limits.send_seconds, incoming.give_up)
             try:
                 await incoming.until_gone(exchange.run(sent, request, sending, patience))
@@ -143,7 +146,7 @@ class Exchange:
         status = CLIENT_GONE
         try:
             if self._media:
-                await self._gateway.images.inline(self._media, patience.hold)
+                await self._gateway.images.inline(self._media, patience.hold, self._key.account_id)
             await self._wait_for_replica(request, voice, send, patience)
             status = await self._answer(request, voice, send)
         except GatewayError as error:

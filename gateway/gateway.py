@@ -149,6 +149,7 @@ class Gateway:
         await self.request_rate.close()
         await self.token_rate.close()
         await self.engines.close()
+        self.images.close()
         if self.relay is not None:
             await self.relay.close()
         await self.database.close()

@@ -76,6 +76,8 @@ class Limits:
     responses_bytes: int = 256 * 1024 * 1024
     """Of responses on their way to Postgres. While there are more, what is to be stored is not answered."""
     responses_a_batch: int = 100
+    responses_batch_bytes: int = 4 * 1024 * 1024
+    """Of one write, which has to be done within `database_seconds`; what is larger is written by itself."""
     response_chain: int = 256
     """Responses that one may go on from, one after the other."""
     response_chain_bytes: int = 10 * 1024 * 1024

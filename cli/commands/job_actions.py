@@ -8,7 +8,7 @@ from cli.connection.session import Session
 from cli.language.flags import Wait, WaitTimeout
 from cli.language.registry import command
 from cli.resources import JOBS, short_id
-from cli.show.waiting import Verdict, wait_for
+from cli.show.waiting import Verdict, state_of, wait_for
 from cli.training import jobs
 from cli.training.jobs import JobId
 
@@ -57,7 +57,8 @@ def _register_stop(noun: str, stop: Stop) -> None:
         else:
             job = session.client.get(name)
         session.output.resource(job)
-        session.output.note(f"Go on with it: firectl resume {noun} {short}")
+        if state_of(job) not in jobs.SUCCEEDED:  # it may have come to its end before it stopped
+            session.output.note(f"Go on with it: firectl resume {noun} {short}")
 
 
 def _register_resume(noun: str) -> None:

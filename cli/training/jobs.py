@@ -18,6 +18,8 @@ NEWER = frozenset({"supervised-fine-tuning-job", "dpo-job"})
 SUCCEEDED = frozenset({"COMPLETED", "EARLY_STOPPED"})
 ENDED = frozenset({"FAILED", "CANCELLED", "EXPIRED", "DELETING", "DELETED", "DELETING_CLEANING_UP"})
 RESUMABLE = frozenset({"FAILED", "CANCELLED", "PAUSED"})
+HOPELESS_CODES = frozenset({"INVALID_ARGUMENT", "FAILED_PRECONDITION"})
+"""A job that failed with one of these would only fail again, and the server does not resume it."""
 _LAST_STEPS = 5
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id or name.")]
@@ -87,7 +89,7 @@ def wait_for_job(session: Session, noun: str, name: str, timeout: str) -> dict[s
         return wait_for(session, name, judge_job, timeout=timeout, lives_on=lives_on)
     except WaitFailed as failure:
         failure.details += _last_steps(session, noun, name)
-        failure.advice += _after_failure(noun, short, state_of(failure.resource))
+        failure.advice += _after_failure(noun, short, failure.resource)
         raise
 
 
@@ -151,9 +153,10 @@ def _row_words(progress: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _after_failure(noun: str, short: str, state: str) -> list[str]:
+def _after_failure(noun: str, short: str, job: Mapping[str, Any]) -> list[str]:
+    state, code = state_of(job), status_of(job)[0]
     shows = [f"firectl logs {short} --tail 20", f"firectl get {noun} {short}"]
-    if state in RESUMABLE:
+    if state in RESUMABLE and not (state == "FAILED" and code in HOPELESS_CODES):
         return [f"go on from its last checkpoint: firectl resume {noun} {short}", *shows]
     return shows if state else [f"firectl list {noun}s"]
 

@@ -34,6 +34,9 @@ def check_url(url: str, *, trusted: bool, schemes: tuple[str, ...] = ("https",))
     if not host or parts.username is not None or parts.password is not None:
         raise Refused(f"{url!r} must name a host, and no user")
     literal = as_address(host)
+    # What connects takes `127.1` and `2130706433` for addresses as well, and resolves no names of these.
+    if literal is None and not trusted and host.replace(".", "").isdigit():
+        raise Refused(f"{host} is not a public address in its usual form")
     if literal is not None and not trusted and not is_public(literal):
         raise Refused(f"{host} is not a public address")
 
@@ -67,8 +70,8 @@ class PublicResolver(AbstractResolver):
     """Resolves names to public addresses only. What is checked is what is connected to, so that a name that
     points elsewhere a moment later leads nowhere."""
 
-    def __init__(self) -> None:
-        self._inner = ThreadedResolver()
+    def __init__(self, inner: AbstractResolver | None = None) -> None:
+        self._inner = inner or ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET

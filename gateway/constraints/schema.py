@@ -280,6 +280,9 @@ class _Reader:
                 raise SchemaError(f"at {place}: it requires {missing[0]!r}, which is none of its properties")
             for name in missing:
                 properties[name] = self.read(others, f"{place}/additionalProperties", depth + 1)
+        if others is not False:
+            forbidden = [name for name in given.get("properties", {}) if name not in properties]
+            self.unenforced += [f"false at {place}/properties/{escaped(name)}" for name in forbidden]
         names = sum(map(len, properties))
         self._write(names, place)
         if others is not False and properties:

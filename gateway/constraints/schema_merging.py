@@ -17,11 +17,11 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[dict[str, 
     both: dict[str, Any] = dict(one)
     lost = []
     for name, value in other.items():
-        if name not in both or both[name] == value:
+        if name not in both or _same(both[name], value):
             both[name] = value
             continue
         met = MEETING[name](both[name], value) if name in MEETING else None
-        if met is None and name not in OF_OBJECTS:
+        if met is None and name not in OF_OBJECTS and name != "prefixItems":
             lost.append(name)
         elif met is not None:
             both[name] = met
@@ -29,6 +29,10 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[dict[str, 
         lost += ["patternProperties"] if "patternProperties" in other else []
     if "properties" in both or "additionalProperties" in both:
         both |= _members(one, other)
+        if _has_unsure(one, other) or _has_unsure(other, one):
+            lost.append("additionalProperties")
+    if "prefixItems" in both:
+        both |= _elements(one, other)
     return both, lost
 
 
@@ -39,8 +43,33 @@ def _members(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]
         found[name] = both_of(_said(one, name), _said(other, name))
     told: dict[str, Any] = {"properties": found} if "properties" in one or "properties" in other else {}
     if "additionalProperties" in one or "additionalProperties" in other:
-        told["additionalProperties"] = both_of(_others(one), _others(other))
+        told["additionalProperties"] = both_of(
+            one.get("additionalProperties", True), other.get("additionalProperties", True)
+        )
     return told
+
+
+def _has_unsure(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether a property of `other` may be one that `one` forbids, or tells by a pattern."""
+    if "patternProperties" not in one or one.get("additionalProperties", True) in (True, {}):
+        return False
+    return not other.get("properties", {}).keys() <= one.get("properties", {}).keys()
+
+
+def _elements(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """The items of both. Each has to fit what either says of it, by its place or as one of the others."""
+    count = max(len(each.get("prefixItems", [])) for each in (one, other))
+    placed = [both_of(_placed(one, at), _placed(other, at)) for at in range(count)]
+    if False in placed:
+        return {"prefixItems": placed[: placed.index(False)], "items": False}
+    if "items" not in one and "items" not in other:
+        return {"prefixItems": placed}
+    return {"prefixItems": placed, "items": both_of(one.get("items", True), other.get("items", True))}
+
+
+def _placed(schema: Mapping[str, Any], at: int) -> Any:
+    first = schema.get("prefixItems", [])
+    return first[at] if at < len(first) else schema.get("items", True)
 
 
 def _said(schema: Mapping[str, Any], name: str) -> Any:
@@ -56,11 +85,20 @@ def _others(schema: Mapping[str, Any]) -> Any:
 def both_of(one: Any, other: Any) -> Any:
     if one is False or other is False:
         return False
-    if one in (True, {}) or one == other:
+    if one in (True, {}) or _same(one, other):
         return other
     if other in (True, {}):
         return one
     return {"allOf": [one, other]}
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Python takes true for 1."""
+    return one == other and _written(one) == _written(other)
+
+
+def _written(value: Any) -> bytes:
+    return msgspec.json.encode(value, order="deterministic")
 
 
 def _types(one: Any, other: Any) -> Any:

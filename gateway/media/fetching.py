@@ -7,14 +7,17 @@ one that is connected to, so that a name that points elsewhere a moment later ga
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from base64 import b64encode
 from collections.abc import Callable
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from urllib.parse import urljoin
+from weakref import WeakValueDictionary
 
 import aiohttp
-from aiohttp.abc import AbstractResolver
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from controlplane.signin.addresses import PublicResolver, Refused, check_url
 from gateway.errors import GatewayError, invalid
@@ -26,7 +29,9 @@ SCHEMES = ("https", "http")
 MOVED = (301, 302, 303, 307, 308)
 MOST_REDIRECTS = 3
 AT_ONCE = 64
-"""Fetches of all requests at one time; the others wait, within their time."""
+"""Fetches of all requests at one time, of which one account gets half; the others wait, within their time."""
+LOOKUPS = 16
+"""Names that are looked up at one time."""
 
 
 class NotFetched(Exception):
@@ -37,23 +42,29 @@ class Fetcher:
     def __init__(
         self,
         limits: Limits,
-        resolver: Callable[[], AbstractResolver] = PublicResolver,
+        resolver: Callable[[], AbstractResolver] | None = None,
         check: Callable[[str], None] = lambda url: check_url(url, trusted=False, schemes=SCHEMES),
     ) -> None:
         """`resolver` and `check` decide where URLs may lead."""
         self._limits = limits
-        self._resolver = resolver
+        self._lookups = ThreadPoolExecutor(LOOKUPS, "image-names")
+        self._resolver = resolver or (lambda: PublicResolver(OwnThreads(self._lookups)))
         self._check = check
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._own_places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
-    async def inline(self, parts: list[Part], hold: Callable[[int], None]) -> None:
+    def close(self) -> None:
+        self._lookups.shutdown(wait=False, cancel_futures=True)
+
+    async def inline(self, parts: list[Part], hold: Callable[[int], None], account_id: str = "") -> None:
         """Put images in the place of their URLs; 400 when one cannot be had. `hold` counts their bytes."""
         named = [part["image_url"] for part in parts if part["type"] == "image_url"]
         named = [image for image in named if not image["url"].startswith("data:")]
         if not named:
             return
+        own = self._own_places.setdefault(account_id, asyncio.Semaphore(AT_ONCE // 2))
         async with self._client() as client:
-            tasks = [asyncio.create_task(self._put(client, image, hold)) for image in named]
+            tasks = [asyncio.create_task(self._put(client, image, hold, own)) for image in named]
             try:
                 await asyncio.gather(*tasks)
             finally:
@@ -61,11 +72,15 @@ class Fetcher:
                     task.cancel()
 
     async def _put(
-        self, client: aiohttp.ClientSession, image: dict[str, str], hold: Callable[[int], None]
+        self,
+        client: aiohttp.ClientSession,
+        image: dict[str, str],
+        hold: Callable[[int], None],
+        own: asyncio.Semaphore,
     ) -> None:
         url = image["url"]
         try:
-            async with asyncio.timeout(self._limits.image_seconds), self._places:
+            async with asyncio.timeout(self._limits.image_seconds), own, self._places:
                 content = await self._follow(client, url)
         except TimeoutError:
             raise _no_image(url, f"no answer within {self._limits.image_seconds:g} seconds") from None
@@ -108,6 +123,30 @@ class Fetcher:
             auto_decompress=False,
             trust_env=False,
         )
+
+
+class OwnThreads(AbstractResolver):
+    """Looks names up in threads of its own: a lookup outlives who gave it up, and the loop's own threads have
+    other work."""
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self._threads = threads
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        lookup = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM, 0, socket.AI_ADDRCONFIG)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, lookup)
+        numeric = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(
+                hostname=host, host=str(place[0]), port=int(place[1]), family=kind, proto=proto, flags=numeric
+            )
+            for kind, _, proto, _, place in found
+        ]
+
+    async def close(self) -> None:
+        """The threads are the fetcher's."""
 
 
 @lru_cache(maxsize=1)

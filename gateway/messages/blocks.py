@@ -95,6 +95,8 @@ def _joined(first: Chat, second: Chat) -> Chat:
     joined = {**first, **second}
     parts = _parts(first["content"]) + _parts(second["content"])
     joined["content"] = _simple(parts) if parts else None
+    if thoughts := [each["reasoning_content"] for each in (first, second) if "reasoning_content" in each]:
+        joined["reasoning_content"] = "\n".join(thoughts)
     if calls := first.get("tool_calls", []) + second.get("tool_calls", []):
         joined["tool_calls"] = calls
     return joined

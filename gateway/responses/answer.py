@@ -69,7 +69,8 @@ class ResponseVoice:
 
     def end(self) -> bytes:
         told = b"".join([self._chunk(chunk) for chunk in self._shaper.end()])
-        told += self._encode([*self._begin(), *self._output.close()])
+        last = "incomplete" if self._finish == "length" else "completed"
+        told += self._encode([*self._begin(), *self._output.close(last)])
         response = self._finished()
         return told + self._encode([{"type": f"response.{response['status']}", "response": response}])
 

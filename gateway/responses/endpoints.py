@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,15 +24,17 @@ from gateway.responses.request import translate_response
 LISTED, MOST_LISTED = 20, 100
 
 
-async def prepare(gateway: Gateway, key: KnownKey, sent: dict[str, Any]) -> Kind:
-    """With the items of the responses that the new one goes on from."""
+async def prepare(gateway: Gateway, key: KnownKey, sent: dict[str, Any], hold: Callable[[int], None]) -> Kind:
+    """With the items of the responses that the new one goes on from. `hold` counts their bytes."""
     if sent.get("store") is not False:
         gateway.responses.require_room()
     previous = sent.get("previous_response_id")
     if previous is None:
         return RESPONSES
     with reading():
-        chain = await gateway.responses.chain(key.account_id, string("previous_response_id", previous))
+        before = string("previous_response_id", previous)
+        chain, size = await gateway.responses.chain(key.account_id, before)
+    hold(size)
     history = [item for each in chain for item in (*each.input, *each.body["output"]) if not _is_torso(item)]
     return replace(RESPONSES, translate=partial(translate_response, history=history))
 
@@ -47,7 +49,7 @@ async def list_responses(request: Request) -> Response:
     limit, after, before = _page(request)
     with reading():
         found, more = await gateway.responses.page(key.account_id, limit, after, before)
-    return _listed([each.body for each in found], more)
+    return _listed(found, more)
 
 
 async def get_response(request: Request) -> Response:
@@ -113,7 +115,8 @@ async def _caller(request: Request) -> tuple[Gateway, KnownKey]:
 
 def _page(request: Request) -> tuple[int, str | None, str | None]:
     given = request.query_params.get("limit", str(LISTED))
-    if not (given.isascii() and given.isdigit() and 1 <= int(given[:9]) <= MOST_LISTED):
+    good = given.isascii() and given.isdigit() and len(given) < 10
+    if not (good and 1 <= int(given) <= MOST_LISTED):
         raise invalid(f"'limit' must be an integer from 1 to {MOST_LISTED}", "limit")
     return int(given), request.query_params.get("after"), request.query_params.get("before")
 

@@ -71,6 +71,10 @@ def _message(field: str, item: Item) -> Item:
         raise invalid(f"'{field}.role' must be one of {', '.join(ROLES)}, not {shown(role)}", f"{field}.role")
     plain = "output_text" if role == "assistant" else "input_text"
     parts = _parts(f"{field}.content", item.get("content"), plain)
+    if role == "assistant" and any(part["type"] not in TEXTS for part in parts):
+        raise invalid(
+            f"'{field}.content' must be text in a message of the role assistant", f"{field}.content"
+        )
     return {"role": role, "status": "completed", "content": parts}
 
 
@@ -121,6 +125,8 @@ def _reasoning(field: str, item: Item) -> Item:
     only(field, item, {"type", "id", "summary", "content", "encrypted_content", "status"})
     if item.get("encrypted_content"):
         raise unsupported(f"{field}.encrypted_content", "nothing is encrypted here")
+    if item.get("summary"):
+        raise unsupported(f"{field}.summary", "the model reads what it thought as content")
     content = item.get("content", [])
     if not isinstance(content, list):
         raise invalid(f"'{field}.content' must be a list of parts", f"{field}.content")

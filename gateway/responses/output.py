@@ -28,12 +28,12 @@ class Output:
         for order, call in enumerate(delta.get("tool_calls") or []):
             yield from self._into_call(call.get("index", order), call)
 
-    def close(self) -> Iterator[Event]:
+    def close(self, status: str = "completed") -> Iterator[Event]:
         """The events that end the open item."""
         if self._open is None:
             return
         item = self.items[-1]
-        item["status"] = "completed"
+        item["status"] = status
         if item["type"] == "function_call":
             yield self._of(item, "response.function_call_arguments.done", arguments=item["arguments"])
         else:

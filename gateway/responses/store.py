@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate, islice
 from typing import Any
 
 import msgspec
-from sqlalchemy import delete, literal, select, tuple_
+from sqlalchemy import Text, cast, delete, func, literal, select, tuple_
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -77,6 +78,8 @@ class ResponseStore:
 
     async def get(self, account_id: str, response_id: str) -> Stored:
         """404 when the account has no such response."""
+        if "\0" in response_id:  # which Postgres cannot be asked for
+            raise no_response(response_id)
         found = self._held(account_id, response_id)
         if found is not None:
             return found
@@ -90,8 +93,8 @@ class ResponseStore:
             await asyncio.sleep(wait)
         raise no_response(response_id)
 
-    async def chain(self, account_id: str, response_id: str) -> list[Stored]:
-        """The response and all that it goes on from, the first one first."""
+    async def chain(self, account_id: str, response_id: str) -> tuple[list[Stored], int]:
+        """The response and all that it goes on from, the first one first; and their bytes as JSON."""
         found = [await self.get(account_id, response_id)]
         while (previous := found[-1].previous_id) is not None and len(found) <= self._limits.response_chain:
             held = self._held(account_id, previous)
@@ -112,16 +115,20 @@ class ResponseStore:
                 f"{self._limits.response_chain_bytes} bytes",
                 "previous_response_id",
             )
-        return found[::-1]
+        return found[::-1], size
 
     async def page(
         self, account_id: str, limit: int, after: str | None, before: str | None
-    ) -> tuple[Sequence[Stored], bool]:
-        """The newest first, and whether there are more in the direction that was asked for."""
+    ) -> tuple[list[dict[str, Any]], bool]:
+        """The bodies, the newest first, and whether there are more in the direction that was asked for.
+
+        There may be fewer than `limit`: so many as are together no larger than one conversation may be.
+        """
         await self.flush()
         mark = await self._mark(account_id, after or before)
         place = (ResponseRow.create_time, ResponseRow.id)
-        query = select(ResponseRow).where(ResponseRow.account_id == account_id).limit(limit + 1)
+        size = func.octet_length(cast(ResponseRow.body, Text))
+        query = select(ResponseRow.id, size).where(ResponseRow.account_id == account_id).limit(limit + 1)
         if mark is not None:
             older = tuple_(*place) < tuple_(*map(literal, mark))
             newer = tuple_(*place) > tuple_(*map(literal, mark))
@@ -129,9 +136,14 @@ class ResponseStore:
         backwards = before is not None and after is None
         query = query.order_by(*[each.asc() if backwards else each.desc() for each in place])
         async with self._session() as session:
-            rows = (await session.scalars(query)).all()
-        found = [_stored(row) for row in rows[:limit]]
-        return found[::-1] if backwards else found, len(rows) > limit
+            listed = (await session.execute(query)).all()
+            ids = _fitting([(name, size) for name, size in listed[:limit]], self._limits.response_chain_bytes)
+            rows = await session.execute(
+                select(ResponseRow.id, ResponseRow.body).where(ResponseRow.id.in_(ids))
+            )
+            bodies = {row.id: row.body for row in rows}
+        found = [bodies[name] for name in ids if name in bodies]
+        return found[::-1] if backwards else found, len(listed) > len(ids)
 
     async def delete(self, account_id: str, response_id: str) -> None:
         """404 when the account has no such response."""
@@ -146,9 +158,7 @@ class ResponseStore:
         """Write what waits. When Postgres is away it raises, and everything is kept for the next time."""
         async with self._writing:
             while self._waiting:
-                batch = [
-                    self._waiting[name] for name in list(self._waiting)[: self._limits.responses_a_batch]
-                ]
+                batch = self._next_batch()
                 try:
                     await self._write(batch)
                 except (DataError, IntegrityError):
@@ -182,6 +192,17 @@ class ResponseStore:
     async def _session(self) -> AsyncIterator[AsyncSession]:
         async with asyncio.timeout(self._limits.database_seconds), self._database.session() as session:
             yield session
+
+    def _next_batch(self) -> list[Stored]:
+        """The oldest: as many, and together as large, as Postgres takes within its time; one at least."""
+        batch: list[Stored] = []
+        size = 0
+        for each in islice(self._waiting.values(), self._limits.responses_a_batch):
+            size += each.size
+            if batch and size > self._limits.responses_batch_bytes:
+                break
+            batch.append(each)
+        return batch
 
     async def _write(self, batch: Sequence[Stored]) -> None:
         statement = insert(ResponseRow).values([_values(each) for each in batch])
@@ -230,6 +251,16 @@ class ResponseStore:
 def no_response(response_id: str) -> GatewayError:
     shown = response_id[:64]
     return GatewayError(404, "NOT_FOUND", f"Response with id '{shown}' not found", param="response_id")
+
+
+def _fitting(listed: Sequence[tuple[str, int]], most: int) -> list[str]:
+    """The first ids, of no more bytes together than `most`; one at least."""
+    together = accumulate(size for _, size in listed)
+    return [
+        name
+        for at, ((name, _), size) in enumerate(zip(listed, together, strict=True))
+        if not at or size <= most
+    ]
 
 
 def _stored(row: ResponseRow) -> Stored:

@@ -47,6 +47,26 @@ def test_a_job_that_ends_while_it_is_paused_ends_the_wait(firectl, api, kind, pa
     assert "FAILED" in firectl("pause", kind, "j", "--wait").out
 
 
+@pytest.mark.parametrize("verb", ["pause", "cancel"])
+def test_of_a_job_that_completed_before_it_stopped_no_resume_is_advised(firectl, api, kind, path, verb):
+    api.on("POST", f"{path}:{verb}", {})
+    api.on("GET", path, state(kind, "RUNNING"), state(kind, "COMPLETED"))
+    ran = firectl(verb, kind, "j", "--wait")
+    assert (ran.code, "COMPLETED" in ran.out) == (0, True)
+    assert "resume" not in ran.err
+
+
+def test_of_a_job_that_would_only_fail_again_no_resume_is_advised(firectl, api, kind, path):
+    failed = state(kind, "FAILED", "the loss diverged")
+    failed["status"]["code"] = "INVALID_ARGUMENT"
+    api.on("POST", f"{path}:resume", state(kind, "PENDING"))
+    api.on("GET", path, failed)
+    ran = firectl("resume", kind, "j", "--wait")
+    assert ran.code == 3
+    assert "go on from its last checkpoint" not in ran.err
+    assert "firectl logs j" in ran.err
+
+
 def test_a_job_is_resumed(firectl, api, kind, path):
     api.on("POST", f"{path}:resume", state(kind, "PENDING"))
     ran = firectl("resume", kind, "j")

@@ -13,6 +13,7 @@ from sqlalchemy import select
 
 from controlplane.bootstrap import ensure_account
 from controlplane.prices import Prices
+from controlplane.resources.inspections import service
 from controlplane.resources.tables import DatasetRow, FineTuningJobRow, InspectionRow, ModelRow
 from workers.context import WorkerContext
 from workers.reconcile import inspections
@@ -292,6 +293,23 @@ async def test_what_a_job_would_cost_is_counted_once_there_is_a_report(api, work
     assert answer["tokensBasis"] == "COUNTED"
     assert int(answer["tokens"]) > 1000
     assert answer["estimatedCost"]["units"] == answer["tokens"]
+
+
+async def test_an_account_has_a_bounded_number_of_inspections_under_way(api, work, monkeypatch):
+    monkeypatch.setattr(service, "MOST_PENDING", 1)
+    assert (await api.post(INSPECT, json=ASKED)).status_code == 200
+    other = {**ASKED, "epochs": 3}
+    refused = await api.post(INSPECT, json=other)
+    assert (refused.status_code, refused.json()["code"]) == (429, 8)
+    assert "1 inspections of accounts/hearth are under way" in refused.json()["message"]
+    assert (await api.post(INSPECT, json=ASKED)).json()["state"] == "PENDING"
+    body = {"dataset": "chats", "baseModel": BASE, "maxContextLength": 100, "epochs": 2}
+    estimated = await api.post(f"{HOME}/supervisedFineTuningJobs:estimateCost", json=body)
+    assert estimated.json()["tokensBasis"] == "ESTIMATED"
+
+    work()
+
+    assert (await api.post(INSPECT, json=other)).json()["state"] == "PENDING"
 
 
 async def test_the_time_is_told_by_the_last_job_on_the_same_model(api, work, db):

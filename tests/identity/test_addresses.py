@@ -71,6 +71,12 @@ def test_an_address_is_not_hidden_behind_odd_characters(host, trusted):
         check_url(f"https://{host}/", trusted=trusted)
 
 
+@pytest.mark.parametrize("host", ["2130706433", "127.1", "127.0.0.1.", "0", "0177.0.0.1", "127.0.0.01"])
+def test_an_address_in_an_odd_form_is_refused_before_anything_connects(host):
+    with pytest.raises(Refused, match="usual form"):
+        check_url(f"https://{host}/", trusted=False)
+
+
 @pytest.mark.parametrize("host", ["a..b", ".", "x" * 64 + ".example", "x" * 300, "[v1.a]", "%31%32%37.0.0.1"])
 async def test_a_host_that_is_no_name_gives_no_answer(host):
     with pytest.raises(NoAnswer):

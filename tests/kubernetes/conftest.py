@@ -1,6 +1,7 @@
 """A real API server with its scheduler and controllers, and nodes that are not there.
 
-The cluster is one that the tests start themselves, or the one that KUBECONFIG names. Either way the pods of
+The cluster is one that the tests start themselves, or the one that HEARTH_TEST_KUBECONFIG names:
+never the one of KUBECONFIG, which may well serve. Either way the pods of
 the tests are kept on virtual nodes of this run by a selector and a taint.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from kubernetes.config.incluster_config import SERVICE_HOST_ENV_NAME
 from sqlalchemy import func
 
 from controlplane.bootstrap import ensure_account
@@ -49,7 +51,7 @@ FILES = {"model.safetensors": {"size": 16 * GIB, "sha256": "0" * 64}}
 
 @pytest.fixture(scope="session")
 def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    if named := os.environ.get("KUBECONFIG"):
+    if named := os.environ.get("HEARTH_TEST_KUBECONFIG"):
         yield Path(named)
         return
     with control_plane(build()) as plane:
@@ -65,6 +67,7 @@ def kubectl(kubeconfig: Path) -> Kubectl:
 def cluster(kubeconfig: Path) -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KUBECONFIG", str(kubeconfig))
+        patch.delenv(SERVICE_HOST_ENV_NAME, raising=False)
         found = Cluster.of_context("")
     yield found
     found.close()
@@ -112,6 +115,7 @@ def road(kubeconfig: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """What workers reach the API server by; kubectl and the kubelet have another way."""
     road = over_road(kubeconfig, tmp_path / "kubeconfig")
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+    monkeypatch.delenv(SERVICE_HOST_ENV_NAME, raising=False)  # the tests may run in a pod of another one
     yield road
     road.close()
 

@@ -10,11 +10,13 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from kubernetes.config.incluster_config import SERVICE_HOST_ENV_NAME
 
 from controlplane.resources.tables import ModelRow
 from tests.kubernetes.road import Road, over_road
 from tests.kubernetes.story import Kubectl, Story
 from workers.runtimes.kubernetes.cluster import Cluster, Kind
+from workers.runtimes.kubernetes.manifests import STORE_SECRET
 
 ACCESS = Path(__file__).resolve().parents[2] / "k8s" / "worker-access.yaml"
 TOKEN = {
@@ -23,6 +25,15 @@ TOKEN = {
     "spec": {},
     "metadata": {"name": ""},
 }
+
+
+def test_of_the_secrets_only_the_object_stores_key_can_be_patched_and_so_be_read() -> None:
+    role = next(each for each in yaml.safe_load_all(ACCESS.read_text()) if each["kind"] == "ClusterRole")
+    rules = [rule for rule in role["rules"] if "secrets" in rule["resources"]]
+    assert [(rule["verbs"], rule.get("resourceNames")) for rule in rules] == [
+        (["create"], None),
+        (["patch"], [STORE_SECRET]),
+    ]
 
 
 def test_the_objects_are_valid_by_the_published_schemas() -> None:
@@ -47,6 +58,7 @@ def road(kubeconfig: Path, token: str, tmp_path: Path, monkeypatch: pytest.Monke
     document["users"] = [{"name": user["name"], "user": {"token": token}} for user in document["users"]]
     file.write_text(json.dumps(document))
     monkeypatch.setenv("KUBECONFIG", str(file))
+    monkeypatch.delenv(SERVICE_HOST_ENV_NAME, raising=False)
     yield road
     road.close()
 
@@ -68,5 +80,11 @@ def test_it_is_enough_for_a_deployments_whole_life_and_for_nothing_else(
     story.until(lambda row: row.state == "DELETED")
     assert story.objects() == []
     as_worker = "--as=system:serviceaccount:hearth:hearth-worker"
-    for words in (("get", "secrets"), ("create", "pods/exec"), ("get", "pods/log"), ("create", "pods")):
+    for words in (
+        ("get", "secrets"),
+        ("create", "pods/exec"),
+        ("get", "pods/log"),
+        ("create", "pods"),
+        ("patch", "secrets"),
+    ):
         assert kubectl("auth", "can-i", *words, "-A", as_worker, expect=1).strip() == "no"

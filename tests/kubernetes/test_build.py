@@ -14,5 +14,5 @@ def test_without_debians_packages_the_build_says_what_it_needs(tmp_path: Path) -
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "hearth: apt-get is missing; a control plane is built from the packages of Debian 12; "
-        "anywhere else set KUBECONFIG to a cluster\n"
+        "anywhere else set HEARTH_TEST_KUBECONFIG to a cluster\n"
     )

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from sqlalchemy import func, select
 
-from controlplane.resources.tables import FineTuningJobRow, GarbageRow, ModelRow
-from tests.reconcile.trainers import end_well, put_json, succeed
+from controlplane.resources.tables import FineTuningJobRow, GarbageRow, LedgerRow, ModelRow
+from tests.reconcile.trainers import end_well, put_adapter, put_json, succeed
 from workers.reconcile.fine_tuning import jobs
 from workers.reconcile.fine_tuning.plan import MAX_CRASHES, Step
 from workers.reconcile.visit import TRIES
@@ -41,6 +41,18 @@ def test_a_node_without_room_is_named_and_tried_again(add_job, step, trainer):
     trainer.full = False
     step(uid)
     assert len(trainer.started) == 1
+
+
+def test_a_job_that_its_node_can_never_hold_fails_and_does_not_keep_its_place(add_job, step, trainer):
+    uid, second = add_job(), add_job("second")
+    trainer.too_small = True
+    step(uid), step(uid)
+    row = step(uid)
+    assert (row.state, row.status_code, row.reason) == ("FAILED", "RESOURCE_EXHAUSTED", "NO_CAPACITY")
+    assert "the node has 1" in row.status_message
+    trainer.too_small = False
+    step(second), step(second)
+    assert [started for started, _, _ in trainer.started] == [str(second)]
 
 
 def test_progress_is_copied_while_the_trainer_works(running, step, object_store, db):
@@ -158,6 +170,22 @@ def test_deleting_a_running_job_stops_its_trainer_before_anything_goes(running, 
         assert [row.prefix for row in session.scalars(select(GarbageRow))] == [
             f"accounts/hearth/fine-tuning-jobs/{running}/"
         ]
+
+
+def test_a_job_deleted_while_its_model_is_checked_is_metered_all_the_same(
+    running, step, db, object_store, ask
+):
+    row = step(running)
+    put_adapter(object_store, row)
+    result = {"outcome": "succeeded", "metrics": {"tokens_seen": 300}}
+    put_json(object_store, row, "result.json", result)
+    assert step(running).state == "WRITING_RESULTS"
+    ask(running, "delete")
+    while step(running) is not None:
+        pass
+    with db.session() as session:
+        assert session.scalar(select(ModelRow.id).where(ModelRow.id == "job-model"))
+        assert list(session.scalars(select(LedgerRow.trained_tokens))) == [300]
 
 
 def test_a_worker_that_lost_its_lease_changes_nothing(running, step, trainer, db, monkeypatch):

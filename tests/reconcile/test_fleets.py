@@ -35,6 +35,8 @@ class ClusterStandIn:
     replicas: dict[str, ReplicaObservation] = field(default_factory=dict)
     shortage: tuple[str, str] = ("", "")
     refuses: FleetRefused | None = None
+    wants_none: FleetRefused | None = None
+    """Of what is declared."""
     away: str = ""
     declared: list[FleetSpec] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
@@ -52,6 +54,8 @@ class ClusterStandIn:
     def declare(self, spec: FleetSpec) -> None:
         if self.away:
             raise RuntimeUnavailable(self.away)
+        if self.wants_none:
+            raise self.wants_none
         self.declared.append(spec)
 
     def remove(self, deployment_uid: str) -> None:
@@ -123,6 +127,27 @@ def test_an_update_that_does_not_fit_leaves_what_serves_and_says_why(
     row = story.round()
     assert (row.state, row.reason, story.states()) == ("UPDATING", "DOES_NOT_FIT", ["READY"])
     assert (row.status_message, cluster.removed) == ("142 GiB and there are 70", [])
+
+
+def test_what_the_cluster_itself_refuses_fails_in_its_words(keep: Any, cluster: ClusterStandIn) -> None:
+    cluster.wants_none = FleetRefused("OBJECTS_REFUSED", "the cluster refuses it: spec.nodeSelector is wrong")
+    story = keep()
+    row = story.round()
+    assert (row.state, row.reason) == ("FAILED", "OBJECTS_REFUSED")
+    assert row.status_message == "the cluster refuses it: spec.nodeSelector is wrong"
+    assert (row.next_reconcile_at, cluster.removed) == (None, [str(story.uid)])
+
+
+def test_an_update_that_the_cluster_itself_refuses_leaves_what_serves(
+    keep: Any, cluster: ClusterStandIn
+) -> None:
+    story = keep()
+    serving(story, cluster)
+    cluster.wants_none = FleetRefused("OBJECTS_REFUSED", "the cluster refuses it: too long")
+    story.change(state="UPDATING", generation=2)
+    row = story.round()
+    assert (row.state, row.reason, story.states()) == ("UPDATING", "OBJECTS_REFUSED", ["READY"])
+    assert cluster.removed == []
 
 
 def test_a_cluster_that_makes_fewer_than_wanted_says_why(keep: Any, cluster: ClusterStandIn) -> None:

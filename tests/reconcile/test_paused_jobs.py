@@ -73,6 +73,25 @@ def test_a_job_paused_in_the_queue_never_starts(running, add_job, step, ask, tra
     assert step(waiting).state == "RUNNING"
 
 
+def test_why_a_job_failed_is_still_told_after_an_outage_of_the_store(
+    running, step, trainer, object_store, monkeypatch
+):
+    said = {"outcome": "failed", "code": "INVALID_ARGUMENT", "message": "the loss diverged"}
+    put_json(object_store, step(running), "result.json", said)
+    crash(trainer, 1)
+    assert step(running).state == "FAILED"
+
+    def away(*_):
+        raise StorageUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(object_store, "list", away)
+        assert step(running).next_reconcile_at is not None
+    row = step(running)
+    assert row.status_message.startswith("the loss diverged")
+    assert (str(running), 1) not in trainer.list_trainers()
+
+
 def test_a_job_resumed_before_it_has_paused_goes_on_when_its_trainer_is_gone(running, step, ask, trainer):
     ask(running, "pause")
     ask(running, "resume")
@@ -81,6 +100,18 @@ def test_a_job_resumed_before_it_has_paused_goes_on_when_its_trainer_is_gone(run
     assert step(running).state == "RUNNING"
     step(running)
     assert [attempt for _, attempt, _ in trainer.started] == [1, 2]
+
+
+def test_a_job_resumed_before_it_has_paused_keeps_the_time_for_its_checkpoint(
+    running, step, ask, trainer, monkeypatch
+):
+    told = []
+    monkeypatch.setattr(trainer, "stop_trainer", lambda uid, attempt, grace: told.append(grace))
+    ask(running, "pause")
+    step(running)
+    ask(running, "resume")
+    step(running)
+    assert told == [PAUSE_GRACE_SECONDS, PAUSE_GRACE_SECONDS]
 
 
 def test_a_failure_in_the_moment_of_a_pause_is_told(running, step, ask, trainer, object_store):

@@ -6,7 +6,7 @@ import hashlib
 import json
 
 from controlplane.resources.tables import FineTuningJobRow
-from workers.runtimes.base import NoCapacity, ProcessState, TrainerObservation
+from workers.runtimes.base import NeverFits, NoCapacity, ProcessState, TrainerObservation
 
 SETTINGS = {
     "base_model": "accounts/hearth/models/base",
@@ -45,8 +45,11 @@ class TrainerStandIn:
         self.grace: dict[int, float] = {}
         """How long each attempt that was stopped had for it."""
         self.full = False
+        self.too_small = False
 
     def start_trainer(self, spec):
+        if self.too_small:
+            raise NeverFits("no capacity: 8 GPUs are needed, and the node has 1")
         if self.full:
             raise NoCapacity("no free GPU: 1 of 1 in use")
         self.started.append((spec.job_uid, spec.attempt, dict(spec.document)))

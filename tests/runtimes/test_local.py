@@ -18,6 +18,7 @@ from workers.runtimes.base import (
     EnginePhase,
     EngineUnreachable,
     ModelSource,
+    NeverFits,
     NoCapacity,
     ProcessState,
     ReplicaSpec,
@@ -169,6 +170,8 @@ def test_each_process_gets_gpus_of_its_own_until_there_are_none(
     runtime.start_trainer(TrainerSpec("cc", 1, {}))
     with pytest.raises(NoCapacity, match="2 of the node's 3 GPUs are needed and 1 are free"):
         runtime.start_replica(replica("dd", accelerator_count=2))
+    with pytest.raises(NeverFits, match="4 GPUs are needed, and the node has 3"):
+        runtime.start_trainer(TrainerSpec("bb", 1, {}, {}, 4))
     runtime.start_replica(replica("ee"))
     held = [started.env[name]["CUDA_VISIBLE_DEVICES"] for name in ("aa", "cc-1", "ee")]
     assert held == ["0", "1", "2"]

@@ -16,6 +16,7 @@ from workers.runtimes.kubernetes.manifests import (
     account_objects,
     fleet_name,
     fleet_objects,
+    managed,
     namespace_of,
     short_name,
 )
@@ -90,6 +91,14 @@ def test_the_check_by_the_schemas_finds_a_field_that_does_not_exist() -> None:
         kubernetes_validate.validate(deployment, "1.37", strict=True)
 
 
+def test_another_hearth_on_the_same_cluster_does_not_take_it_for_its_own() -> None:
+    own, other = managed(POOLS), managed(POOLS.model_copy(update={"namespace_prefix": "staging"}))
+    for each in objects(WITH_ADDONS):
+        assert own.items() <= each["metadata"]["labels"].items()
+        assert not other.items() <= each["metadata"]["labels"].items()
+    assert own.items() <= pod_of()["metadata"]["labels"].items()
+
+
 def test_the_same_in_gives_the_same_out() -> None:
     assert json.dumps(objects()) == json.dumps(objects())
 
@@ -123,6 +132,13 @@ def test_only_what_brings_weights_can_reach_the_object_store() -> None:
     spec = pod_of(WITH_ADDONS)["spec"]
     reach = [each["name"] for each in (*spec["initContainers"], *spec["containers"]) if "envFrom" in each]
     assert reach == ["staging", "addons"]
+    folders = {
+        container["name"]: {each["mountPath"]: each["name"] for each in container["volumeMounts"]}
+        for container in (*spec["initContainers"], *spec["containers"])
+    }
+    assert folders["engine"]["/run/hearth"] not in {folders[name]["/run/hearth"] for name in reach}
+    for container in (*spec["initContainers"], *spec["containers"]):
+        assert {"name": "PYTHONSAFEPATH", "value": "1"} in container["env"]
     assert "s3-secret" not in json.dumps(fleet_objects(WITH_ADDONS, ON_GPU))
 
 
@@ -174,7 +190,8 @@ def test_other_credentials_of_the_object_store_are_a_change_that_can_be_seen_wit
 
 def test_a_short_name_keeps_what_it_can() -> None:
     assert short_name("chat") == "chat"
-    assert short_name("x" * 70).startswith("x" * 54 + "-")
+    assert short_name("x" * 70).startswith("x" * 46 + "-")
+    assert short_name(cut := short_name("x" * 70)) != cut
 
 
 def test_weights_on_the_nodes_own_disk_are_shared_and_the_namespace_allows_it() -> None:
@@ -195,3 +212,30 @@ def test_the_network_lets_in_hearth_and_lets_out_to_names_and_weights() -> None:
     assert inward["from"] == [
         {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "hearth"}}}
     ]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({"namespacePrefix": "kube"}, "is the cluster's own"),
+        ({"platformNamespace": "hearth-system"}, "would be an account's"),
+    ],
+)
+def test_no_account_can_get_a_namespace_that_is_somebody_elses(names: dict[str, str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        NodePools.model_validate({**POOLS.model_dump(by_alias=True, mode="json"), **names})
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "to"),
+    [
+        ("http://10.0.0.7:8333", [{"ipBlock": {"cidr": "10.0.0.7/32"}}]),
+        (
+            "http://s3.example",
+            [{"ipBlock": {"cidr": "0.0.0.0/0", "except": ["169.254.0.0/16"]}}, {"ipBlock": {"cidr": "::/0"}}],
+        ),
+    ],
+)
+def test_pods_reach_the_store_and_no_credentials_of_their_node(endpoint: str, to: object) -> None:
+    _, policy, *_ = account_objects(POOLS, "acme", {**STORE, "HEARTH_S3_ENDPOINT": endpoint})
+    assert policy["spec"]["egress"][1]["to"] == to

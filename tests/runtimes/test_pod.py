@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -114,3 +115,19 @@ def test_the_stager_brings_addons_and_refuses_all_else(
     assert stager.post("/stage", content=b"x" * (1 << 20) + b"x").status_code == 400
     stranger = stager.post("/stage", content=asked, headers={"Authorization": "Bearer guessed"})
     assert stranger.status_code == 401
+
+
+def test_a_stager_that_is_told_to_go_goes_at_once_though_it_is_its_containers_first_process(
+    spec: EngineSpec, settings: Settings, object_store: ObjectStore, tmp_path: Path, until: Until
+) -> None:
+    """Such a process is not ended by a signal that it has not asked for: it says itself how it ends."""
+    process = subprocess.Popen(command("addons", spec, tmp_path), env=environment(settings))
+    url = f"http://{HOST}:{spec.replica.port + ADDON_PORT_OFFSET}"
+    try:
+        with httpx.Client(base_url=url, trust_env=False) as client:
+            until(lambda: answers(client))
+        process.terminate()
+        assert process.wait(10) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()

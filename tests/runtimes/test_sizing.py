@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from controlplane.node_pools import NodePool
@@ -18,6 +20,9 @@ H100 = NodePool(
 CPU = NodePool(name="cpu", cpu="6", host_memory="8Gi")
 EIGHT = ModelSizes(16 * GIB, layers=32, heads=32, kv_heads=8, head_dim=128)
 SEVENTY = ModelSizes(140 * GIB, layers=80, heads=64, kv_heads=8, head_dim=128)
+TEN = ModelSizes(28 * GIB, layers=40, heads=40, kv_heads=10, head_dim=128)
+ONE = ModelSizes(140 * GIB, layers=64, heads=64, kv_heads=1, head_dim=512)
+"""On two GPUs each has a copy of the KV cache."""
 ODD = ModelSizes(140 * GIB, layers=80, heads=50, kv_heads=10, head_dim=128)
 
 # model, GPUs asked for, precision, tokens → GPUs. One H100 offers 80 × 0.9 - 1.5 = 70.5 GiB.
@@ -51,7 +56,9 @@ REFUSED = [
         "lower maxContextLength",
     ),
     (SEVENTY, 16, "those of the pool h100 have 8 GPUs each: acceleratorCount 16 cannot be had"),
-    (ODD, 4, "the model's 50 attention heads cannot be split over 4 GPUs"),
+    (ODD, 4, "the model's 50 attention heads, with 10 of keys and values, cannot be split over 4 GPUs"),
+    (TEN, 4, "the model's 40 attention heads, with 10 of keys and values, cannot be split over 4 GPUs"),
+    (ONE, 2, "140.0 GiB of weights and 2.0 GiB of KV cache for 8192 tokens make 142.0 GiB"),
     (ModelSizes(900 * GIB, 80, 64, 8, 128), 0, "8 × NVIDIA_H100_80GB has 8 × "),
 ]
 
@@ -61,6 +68,22 @@ def test_what_cannot_fit_is_refused_with_the_arithmetic(sizes: ModelSizes, asked
     with pytest.raises(DoesNotFit) as refused:
         size_pod(sizes, H100, accelerators=asked, precision="", tokens=8192, kv_cache_gib=1)
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("memory", "gpus", "found"),
+    [
+        ("64Gi", 8, "512Gi"),
+        ("131072Mi", 8, "1048576Mi"),
+        ("67108864Ki", 1, "67108864Ki"),
+        ("0.5Gi", 3, "1.5Gi"),
+    ],
+)
+def test_a_replicas_memory_is_in_the_pools_own_unit(memory: str, gpus: int, found: str) -> None:
+    pool = H100.model_copy(update={"host_memory": memory})
+    sizes = replace(EIGHT, heads=24, kv_heads=24)
+    size = size_pod(sizes, pool, accelerators=gpus, precision="", tokens=1, kv_cache_gib=1)
+    assert size.memory == found
 
 
 def test_who_asks_for_no_check_is_believed() -> None:
@@ -83,7 +106,15 @@ def test_sizes_are_read_from_the_config_whatever_it_calls_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("quantity", "number"), [("500m", 0.5), ("8", 8), ("1k", 1000), ("64Gi", 64 * 2**30), ("0.5Ki", 512)]
+    ("quantity", "number"),
+    [
+        ("500m", 0.5),
+        ("9m", quantity_bytes("0.009")),
+        ("8", 8),
+        ("1k", 1000),
+        ("64Gi", 64 * 2**30),
+        ("0.5Ki", 512),
+    ],
 )
 def test_quantities_are_numbers(quantity: str, number: float) -> None:
     assert quantity_bytes(quantity) == number

@@ -84,6 +84,14 @@ async def test_a_promoted_checkpoint_is_a_model_that_knows_where_it_comes_from(a
     assert (again.status_code, again.json()["code"]) == (409, 6)
 
 
+async def test_a_checkpoint_of_an_earlier_versions_job_is_promoted(api, job, kept, put):
+    settings = {name: value for name, value in kept.settings.items() if name != "tuned_model"}
+    put("job", settings=settings)
+    asked = {"outputModel": "early", "baseModel": BASE, "asyncPromotion": True}
+    answer = await api.post(f"{job}/checkpoints/checkpoint-25:promote", json=asked)
+    assert answer.status_code == 200, answer.text
+
+
 @pytest.mark.parametrize(
     ("asked", "status", "words"),
     [

@@ -25,6 +25,8 @@ def checkpointed(object_store: ObjectStore, tmp_path: Path) -> Callable[[int], N
         (folder / "adapter_model.safetensors").write_bytes(b"weights of %d" % step)
         (folder / "optimizer.pt").write_bytes(b"optimizer of %d" % step)
         (folder / "README.md").write_text("not needed to resume")
+        for rank in range(2):
+            (folder / f"rng_state_{rank}.pth").write_bytes(b"dice of %d" % rank)
         JobState(tokens_seen=step * 10).write(folder)
         upload_checkpoint(object_store, PREFIX, folder, step)
 
@@ -72,6 +74,10 @@ def test_the_newest_comes_back_as_it_was(
     folder, step = found
     assert (folder.name, step) == ("checkpoint-10", 10)
     assert (folder / "optimizer.pt").read_bytes() == b"optimizer of 10"
+    assert [(folder / f"rng_state_{rank}.pth").read_bytes() for rank in range(2)] == [
+        b"dice of 0",
+        b"dice of 1",
+    ]
     assert not (folder / "README.md").exists()
     assert JobState.read(folder).tokens_seen == 100
 

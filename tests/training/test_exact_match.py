@@ -52,11 +52,10 @@ def test_of_many_rows_an_even_share_is_asked(monkeypatch: pytest.MonkeyPatch) ->
     assert [question.prompt for question in short_questions(rows)] == [[1], [3], [6], [8]]
 
 
-def test_a_batch_holds_a_bounded_number_of_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exact_match, "TOKENS_AT_ONCE", 10)
+def test_a_batch_holds_a_bounded_number_of_tokens() -> None:
     questions = [Question([1] * length, [2]) for length in (2, 3, 3, 5, 12)]
 
-    assert [[len(q.prompt) for q in batch] for batch in batches(questions)] == [[2, 3, 3], [5], [12]]
+    assert [[len(q.prompt) for q in batch] for batch in batches(questions, 10)] == [[2, 3, 3], [5], [12]]
 
 
 def test_answers_are_counted_by_label_and_what_is_none_together() -> None:

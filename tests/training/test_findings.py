@@ -146,3 +146,18 @@ def test_the_guide_explains_every_finding_and_no_other() -> None:
 def test_whose_template_it_is() -> None:
     assert choose_template(None, {"default": "{{ a }}", "tool_use": "{{ b }}"})[0] == "{{ a }}"
     assert choose_template(GENERIC_TEMPLATE, None)[1] == GENERIC
+
+
+def test_what_is_found_in_both_datasets_is_told_of_both() -> None:
+    both = Facts(counts(note="ROWS_CUT"), counts(rows=3, note="ROWS_CUT"), cutoff=128)
+    train, evaluation = find(both)
+    assert (train.code, evaluation.code) == ("ROWS_CUT", "ROWS_CUT")
+    assert evaluation.sentence == f"of the evaluation dataset: {train.sentence}"
+
+
+def test_a_second_answer_is_not_lost_when_counts_are_added_up() -> None:
+    for second in range(32):  # A set gives up its members in an order of its own.
+        whole = Counts()
+        for answers in ({b"a"}, {b"a", bytes([second])}):
+            whole.add(Counts(answers=answers))
+        assert len(whole.answers) == 2

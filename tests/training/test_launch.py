@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from workers.training.running.ranks import Ended, started_ranks
 
 WAITS = "import time; time.sleep(600)"
 FAILS = "import json, os, sys; {said}; sys.exit(1)"
+CHOOSER = "import os, runpy, sys; runpy.run_path(os.path.join(sys.argv[1], os.environ['RANK'] + '.py'))"
 BLAMED = {"reason": "BAD_ROW"}
 
 
@@ -27,8 +29,7 @@ def end_of(folder: Path, *scripts: str) -> Ended:
     """Run one script a rank, and wait for their end."""
     for rank, script in enumerate(scripts):
         (folder / f"{rank}.py").write_text(script)
-    chooser = "import os, runpy, sys; runpy.run_path(os.path.join(sys.argv[1], os.environ['RANK'] + '.py'))"
-    with started_ranks([sys.executable, "-c", chooser, str(folder)], len(scripts), folder) as ranks:
+    with started_ranks([sys.executable, "-c", CHOOSER, str(folder)], len(scripts), folder) as ranks:
         return ranks.wait()
 
 
@@ -53,3 +54,16 @@ def test_the_one_that_caused_the_end_is_named(
 ) -> None:
     monkeypatch.setattr("workers.training.running.ranks.LAST_WORDS_SECONDS", 0.5)
     assert end_of(tmp_path, *scripts) == ended
+
+
+def test_who_fails_only_because_its_partner_was_stopped_does_not_fail_the_job(tmp_path: Path) -> None:
+    ready = "import os, sys, time, signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(%d)); "
+    told = "open(os.path.join(sys.argv[1], 'up-' + os.environ['RANK']), 'w').close(); time.sleep(600)"
+    slow = "import atexit, time; atexit.register(time.sleep, 0.5); "  # As libraries take their time to end.
+    for rank, script in enumerate((slow + ready % 143 + told, ready % 1 + told)):
+        (tmp_path / f"{rank}.py").write_text(script)
+    with started_ranks([sys.executable, "-c", CHOOSER, str(tmp_path)], 2, tmp_path) as ranks:
+        while len(list(tmp_path.glob("up-*"))) < 2:
+            time.sleep(0.02)
+        ranks.stop()
+        assert ranks.wait() == Ended(0, 143)

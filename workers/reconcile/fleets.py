@@ -87,6 +87,8 @@ def run_fleet_round(fleets: Fleets, context: WorkerContext, lease: Lease) -> tim
         if is_news(plan, look):
             record(context, lease, look, plan)
         results = execute(context, fleets, lease, look, plan)
+    except FleetRefused as error:
+        return give_up_refused(context, fleets, lease, error)
     except RuntimeUnavailable as error:
         return say_unavailable(context, lease, str(error))
     return conclude(context, lease, look, results)
@@ -229,7 +231,9 @@ def conclude(context: WorkerContext, lease: Lease, look: Look, results: Results)
         write_replicas(session, results, moment)
         write_addons(session, results, moment)
         if row.state == DELETING and look.fleet.exists:
-            mark(row, DELETING, message="its objects are being removed from the cluster")
+            mark(
+                row, DELETING, message=look.fleet.message or "its objects are being removed from the cluster"
+            )
             return LEAVING_POLL
         wait = describe(session, row, moment)
         return say_what_is_missing(session, row, look, wait)
@@ -252,6 +256,26 @@ def say_what_is_missing(
         counted = f"{ready} of {row.desired_replica_count} replicas are ready; " if ready else ""
         mark(row, row.state, reason=look.fleet.reason, message=counted + look.fleet.message)
     return wait if look.fleet.settled else min(wait, LEAVING_POLL)
+
+
+def give_up_refused(
+    context: WorkerContext, fleets: Fleets, lease: Lease, error: FleetRefused
+) -> timedelta | None:
+    """The cluster wants nothing of what was declared: what serves goes on, and without any it has failed."""
+    with context.db.session() as session:
+        row: DeploymentRow = lease.guard(session)
+        left = live(load(session, row.uid))
+        serving = any(replica.state == Replica.READY for replica in left)
+        if row.state != FAILED:
+            state = row.state if serving else FAILED
+            mark(row, state, code=error.code, reason=error.reason, message=error.message)
+    if serving:
+        return UNAVAILABLE_POLL
+    try:
+        fleets.remove(str(lease.uid))
+    except RuntimeUnavailable as unavailable:
+        log.warning("deployment %s: %s", lease.uid, unavailable)
+    return UNAVAILABLE_POLL if left else None
 
 
 def say_unavailable(context: WorkerContext, lease: Lease, why: str) -> timedelta:

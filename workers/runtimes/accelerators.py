@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from workers.runtimes.base import NoCapacity
+from workers.runtimes.base import NeverFits, NoCapacity
 from workers.runtimes.process import ProcessState, observe_process
 
 GPUS_VARIABLE = "HEARTH_LOCAL_GPUS"
@@ -33,6 +33,8 @@ def assign_accelerators(
     """
     if not known:
         return ()
+    if wanted > len(known):
+        raise NeverFits(f"no capacity: {wanted} GPUs are needed, and the node has {len(known)}")
     taken = {gpu for other in run_dirs if other != directory for gpu in _held_by(other)}
     free = [gpu for gpu in known if gpu not in taken]
     if len(free) < wanted:

@@ -66,6 +66,7 @@ __all__ = [
     "Fleets",
     "ModelFile",
     "ModelSource",
+    "NeverFits",
     "NoCapacity",
     "ProcessState",
     "ReplicaObservation",
@@ -79,6 +80,10 @@ __all__ = [
 
 class NoCapacity(Exception):
     """The node cannot take another process now; the message says what is short. Worth another try later."""
+
+
+class NeverFits(NoCapacity):
+    """The node has not as much as is asked for, however long one waits."""
 
 
 class EngineUnreachable(Exception):

@@ -28,9 +28,15 @@ def memory_now(proc: Path = PROC, cgroup: Path = CGROUP) -> Memory:
     total, available = sizes.get("MemTotal", 0), sizes.get("MemAvailable", 0)
     limit, used = _read(cgroup / "memory.max").strip(), _read(cgroup / "memory.current").strip()
     if limit.isdigit() and used.isdigit() and int(limit) < (total or int(limit) + 1):
-        total, available = int(limit), min(available, max(0, int(limit) - int(used)))
+        total, available = int(limit), min(available, max(0, int(limit) - int(used) + _given_back(cgroup)))
     kills = max(_counted(proc / "vmstat"), _counted(cgroup / "memory.events"))
     return {"total": total, "available": available, "oom_kills": kills}
+
+
+def _given_back(cgroup: Path) -> int:
+    """Bytes of files that were read or written: counted as used, and given up as soon as they are wanted."""
+    pairs = (line.split() for line in _read(cgroup / "memory.stat").splitlines())
+    return sum(int(pair[1]) for pair in pairs if pair[0] in ("inactive_file", "active_file"))
 
 
 def _counted(path: Path) -> int:

@@ -198,9 +198,10 @@ async def promote(
 
 
 def refuse_other_base(job: FineTuningJobRow, request: PromoteCheckpointRequest) -> None:
-    own = job.settings["tuned_model"]
     if not request.base_model:
         return
+    # Jobs made by earlier versions do not tell the tuned model from the one that was named.
+    own = job.settings.get("tuned_model") or job.settings["base_model"]
     named = str(parse_name(request.base_model, "models", job.account_id, "baseModel"))
     if named != own:
         raise invalid(f"baseModel is {named}, and the job tuned {own}", "baseModel")

@@ -42,6 +42,8 @@ READ = (
     "early_stop",
 )
 """The settings that a report depends on."""
+MOST_PENDING = 20
+"""So many inspections of an account are under way at most: each reads a whole dataset."""
 FIRST_POLL_SECONDS = 0.05
 LAST_POLL_SECONDS = 0.5
 
@@ -109,8 +111,34 @@ def key_of(row: InspectionRow) -> str:
 
 
 async def of_job(session: AsyncSession, job: FineTuningJobRow) -> InspectionRow | None:
-    """The inspection of a planned job's data, made or to be made; None for a kind that has none."""
-    return await ask_for(session, inspection_of(job)) if job.kind in INSPECTED else None
+    """The inspection of a planned job's data, made or to be made; None for a kind that has none.
+
+    None, too, while the account has as many under way as it may.
+    """
+    if job.kind not in INSPECTED:
+        return None
+    wanted = inspection_of(job)
+    if await find_inspection(session, wanted) is None and await has_enough(session, job.account_id):
+        return None
+    return await ask_for(session, wanted)
+
+
+async def has_enough(session: AsyncSession, account_id: str) -> bool:
+    """Whether as many of the account's inspections are under way as it may have."""
+    mine = select(InspectionRow.uid).where(
+        InspectionRow.account_id == account_id, InspectionRow.state == PENDING
+    )
+    counted = select(func.count()).select_from(mine.limit(MOST_PENDING).subquery())
+    return (await session.scalar(counted) or 0) >= MOST_PENDING
+
+
+async def refuse_too_many(session: AsyncSession, account_id: str) -> None:
+    if await has_enough(session, account_id):
+        raise ApiError(
+            Code.RESOURCE_EXHAUSTED,
+            f"{MOST_PENDING} inspections of accounts/{account_id} are under way; ask again in a moment",
+            headers={"Retry-After": "2"},
+        )
 
 
 def counted_tokens(row: InspectionRow | None) -> int | None:
@@ -119,9 +147,13 @@ def counted_tokens(row: InspectionRow | None) -> int | None:
 
 
 async def ask_for(session: AsyncSession, wanted: InspectionRow) -> InspectionRow:
-    """The inspection of that key: there already, or to be made; one that failed is made again."""
+    """The inspection of that key: there already, or to be made; one that failed is made again.
+
+    429 while the account has as many under way as it may.
+    """
     row = await find_inspection(session, wanted)
     if row is None:
+        await refuse_too_many(session, wanted.account_id)
         values = {
             name: getattr(wanted, name)
             for name in ("uid", "account_id", "key", "kind", "settings", "first_row", "state", *UIDS)

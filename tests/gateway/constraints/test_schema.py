@@ -153,6 +153,44 @@ READ = [
         closed(b=TEXT, a=TEXT),
         (),
     ),
+    # What is said of all items is said of the first ones, too.
+    (
+        {"allOf": [{"prefixItems": [TEXT], "items": False}, {"items": SHORT}]},
+        {"type": "array", "prefixItems": [{**TEXT, **SHORT}], "items": False},
+        (),
+    ),
+    (
+        {"allOf": [{"prefixItems": [TEXT, TEXT]}, {"prefixItems": [SHORT], "items": False}]},
+        {"type": "array", "prefixItems": [{**TEXT, **SHORT}], "items": False},
+        (),
+    ),
+    # A pattern's properties are not enforced; what is forbidden beside them stays so, or is listed.
+    (
+        {
+            "allOf": [
+                {**SAYS_A, "additionalProperties": False, "patternProperties": {"^x": {}}},
+                {"required": ["a"]},
+            ]
+        },
+        closed(["a"], a=TEXT),
+        ("patternProperties at #",),
+    ),
+    (
+        {
+            "allOf": [
+                {**SAYS_A, "additionalProperties": False, "patternProperties": {"^x": {}}},
+                {"properties": {"b": TEXT}},
+            ]
+        },
+        closed(b=TEXT, a=TEXT),
+        ("additionalProperties at #/allOf/1", "patternProperties at #"),
+    ),
+    (
+        {"properties": {"a": False, "b": TEXT}, "additionalProperties": WHOLE},
+        {**closed(b=TEXT), "additionalProperties": WHOLE},
+        ("false at #/properties/a",),
+    ),
+    ({"allOf": [{"const": 1}, {"const": True}]}, {"enum": [True]}, ("const at #/allOf/1",)),
 ]
 
 

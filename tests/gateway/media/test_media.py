@@ -20,7 +20,7 @@ from gateway.errors import GatewayError
 from gateway.limits import Limits
 from gateway.media.fetching import Fetcher
 from gateway.media.types import audio_type, image_type
-from tests.gateway.serving import until_set
+from tests.gateway.serving import until_set, wait_until
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"picture"
 WAV = b"RIFF\x00\x00\x00\x00WAVEfmt "
@@ -145,6 +145,42 @@ def test_a_name_is_connected_to_where_its_first_answer_leads(pictures):
     by = Fetcher(Limits(image_seconds=10.0), Rebinding)
     assert fetch(by, f"http://images.example:{port}/a")[0] == [DATA]
     assert given == ["127.0.0.1"]
+
+
+async def test_slow_pictures_of_one_account_hold_nobody_elses_up(pictures, serve):
+    pictures.may_answer.clear()
+    by, quick = fetcher(), serve(Pictures())
+
+    def get(url, count, account):
+        parts = [{"type": "image_url", "image_url": {"url": f"{url}/{each}"}} for each in range(count)]
+        return by.inline(parts, lambda size: None, account)
+
+    slow = [asyncio.create_task(get(pictures.url, 30, "a")) for _ in range(3)]
+    await asyncio.to_thread(wait_until, lambda: len(pictures.asked) >= 32)
+    await get(quick, 3, "b")
+    assert not any(each.done() for each in slow)
+    pictures.may_answer.set()
+    await asyncio.gather(*slow)
+
+
+async def test_names_that_are_not_found_out_keep_no_other_work_waiting(monkeypatch):
+    known = threading.Event()
+
+    def lookup(*_):
+        known.wait(30)
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    parts = [{"type": "image_url", "image_url": {"url": f"http://{each}.example"}} for each in range(40)]
+    by = Fetcher(Limits(image_seconds=0.2))
+    try:
+        with pytest.raises(GatewayError, match="no answer within"):
+            await by.inline(parts, lambda size: None)
+        async with asyncio.timeout(10):
+            assert await asyncio.to_thread(lambda: 1) == 1
+    finally:
+        known.set()
+        by.close()
 
 
 def test_types_are_told_by_their_first_bytes():

@@ -9,6 +9,7 @@ from sqlalchemy import update
 
 from controlplane.db import now
 from controlplane.resources.tables import ResponseRow
+from gateway.responses.store import ResponseStore
 from tests.gateway.serving import wait_until
 
 
@@ -61,7 +62,9 @@ def test_an_answer_that_is_cut_off_is_incomplete(served):
     answer = ask(served)
     assert (answer.status, answer.incomplete_details.reason) == ("incomplete", "max_output_tokens")
     assert answer.output[-1].status == "incomplete"
-    assert list(ask(served, stream=True))[-1].type == "response.incomplete"
+    events = list(ask(served, stream=True))
+    assert events[-1].type == "response.incomplete"
+    assert [each.item.status for each in events if each.type == "response.output_item.done"] == ["incomplete"]
 
 
 WEATHER = {
@@ -174,6 +177,48 @@ def test_nothing_waits_for_the_database_but_the_reading_of_what_is_stored(served
     assert ask(served, client, store=False).output_text == "one two three"
 
 
+def test_what_came_before_counts_as_held_like_a_body(served, start_gateway, limits):
+    running = start_gateway(limits(held_bytes=18_000))
+    running.until_routed(lambda gateway: gateway.snapshot.by_model)
+    client = running.openai(served.key)
+    first = ask(served, client, input="x" * 6000)
+    assert ask(served, client, input="y" * 4000).output_text
+    with pytest.raises(openai.RateLimitError, match="too large together"):
+        ask(served, client, input="y" * 4000, previous_response_id=first.id)
+    assert running.gateway.admission.bytes == 0
+
+
+def test_a_page_holds_no_more_than_a_conversation_may(served, start_gateway, limits):
+    running = start_gateway(limits(response_chain_bytes=10_000))
+    running.until_routed(lambda gateway: gateway.snapshot.by_model)
+    client, http = running.openai(served.key), running.http(served.key)
+    made = [ask(served, client, instructions="x" * size).id for size in (3000, 3000, 12_000)]
+    page = http.get("/v1/responses").json()
+    assert ([each["id"] for each in page["data"]], page["has_more"]) == (made[2:], True)
+    page = http.get("/v1/responses", params={"after": made[2]}).json()
+    assert ([each["id"] for each in page["data"]], page["has_more"]) == (made[1::-1], False)
+    page = http.get("/v1/responses", params={"before": made[0]}).json()
+    assert ([each["id"] for each in page["data"]], page["has_more"]) == ([made[1]], True)
+
+
+def test_large_responses_are_written_a_few_at_a_time(served, start_gateway, limits, monkeypatch):
+    running = start_gateway(limits(store_seconds=60.0, responses_batch_bytes=12_000))
+    running.until_routed(lambda gateway: gateway.snapshot.by_model)
+    written = []
+    write = ResponseStore._write
+
+    async def noted(store, batch):
+        written.append(len(batch))
+        await write(store, batch)
+
+    monkeypatch.setattr(ResponseStore, "_write", noted)
+    client = running.openai(served.key)
+    for size in (12_000, 3000, 3000, 3000):
+        ask(served, client, input="x" * size)
+    assert len(running.http(served.key).get("/v1/responses").json()["data"]) == 4
+    assert written == [1, 2, 1]
+
+
 def test_responses_are_forgotten_after_their_days(served, start_gateway, limits):
     made = ask(served).id
     assert served.http.get("/v1/responses").json()["data"]
@@ -213,6 +258,16 @@ WRONG = [
     ({"input": [{"type": []}]}, "input[0].type", "must be one of message"),
     ({"input": [{"type": "web_search_call"}]}, "input[0].type", "of a tool that does not run here"),
     ({"input": [{"type": "function_call", "call_id": "a", "name": "b", "arguments": "{"}]}, None, "the JSON"),
+    (
+        {"input": [{"role": "assistant", "content": [{"type": "input_image", "image_url": "http://a"}]}]},
+        "input[0].content",
+        "must be text in a message of the role assistant",
+    ),
+    (
+        {"input": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "x"}]}]},
+        "input[0].summary",
+        "is not supported",
+    ),
     ({"background": True}, "background", "'background' is not supported"),
     ({"tools": [{"type": "web_search"}]}, "tools[0].type", "'web_search' is no tool of the caller's own"),
     ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name", "'tools[0].name' must be 1 to 64"),
@@ -239,4 +294,13 @@ def test_other_methods_are_refused_and_nothing_can_be_cancelled(served):
     assert served.http.put("/v1/responses").headers["allow"] == "GET, POST"
     assert served.http.put(f"/v1/responses/{made}").headers["allow"] == "GET, DELETE"
     assert served.http.post(f"/v1/responses/{made}/cancel").status_code == 400
-    assert served.http.get("/v1/responses", params={"limit": "0"}).status_code == 400
+    for limit in ("0", "101", "000000001999", "1" + "0" * 5000):
+        assert served.http.get("/v1/responses", params={"limit": limit}).status_code == 400
+
+
+def test_an_id_that_no_response_can_have_is_not_found(served):
+    assert served.http.get("/v1/responses/a%00b").status_code == 404
+    assert served.http.delete("/v1/responses/a%00b").status_code == 404
+    assert served.http.get("/v1/responses", params={"after": "\0"}).status_code == 404
+    asked = {"model": served.base, "input": "x", "previous_response_id": "\0"}
+    assert served.http.post("/v1/responses", json=asked).status_code == 404

@@ -7,7 +7,7 @@
 set -euo pipefail
 
 SUITE=bookworm
-NEEDED='a control plane is built from the packages of Debian 12; anywhere else set KUBECONFIG to a cluster'
+NEEDED='a control plane is built from the packages of Debian 12; anywhere else set HEARTH_TEST_KUBECONFIG to a cluster'
 PACKAGES=(golang-1.19-go golang-1.19-src etcd-server golang-github-modern-go-reflect2-dev)
 BINARIES=(kube-apiserver kube-controller-manager kube-scheduler)
 
@@ -54,13 +54,22 @@ fetch() {
 
 sources() { # the archive that this machine uses, source packages included
     local archive signed='[signed-by=/usr/share/keyrings/debian-archive-keyring.gpg]'
-    archive=$(archive_of_suite)
+    archive=$(archive_of_suite "$apt")
     printf '%s %s %s %s main\n' deb "$signed" "$archive" $SUITE deb-src "$signed" "$archive" $SUITE
 }
 
-archive_of_suite() {
-    apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
-        awk -v suite=$SUITE '$1 == suite && $2 == "main" && !found { print $3; found = 1 }'
+archive_of_suite() { # where apt has no lists yet, as in a fresh container, it says nothing before it has some
+    lists=(-o Dir::State::Lists="$1/known" -o Dir::Cache="$1/known" -o APT::Sandbox::User=root)
+    known_archive || {
+        mkdir -p "$1"/known/{partial,archives/partial}
+        apt-get update -qq "${lists[@]}" >&2
+        known_archive "${lists[@]}"
+    }
+}
+
+known_archive() {
+    apt-get indextargets "$@" --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
+        awk -v suite=$SUITE '$1 == suite && $2 == "main" && !found { print $3; found = 1 } END { exit !found }'
 }
 
 debian() { # debian COMMAND...: with lists and caches of our own
@@ -110,8 +119,9 @@ build() {
 }
 
 [ $# = 1 ] || fail 'give the folder to build in'
+[ ! -e "$1/bin/.complete" ] || exit 0
 for command in apt-get dpkg-deb dpkg-source flock; do
     command -v "$command" >/dev/null || fail "$command is missing; $NEEDED"
 done
-[ -n "$(archive_of_suite)" ] || fail "apt knows no $SUITE here; $NEEDED"
+archive_of_suite "$1/apt" >/dev/null || fail "apt knows no $SUITE here; $NEEDED"
 main "$1"

@@ -21,6 +21,7 @@ from controlplane.resources.fine_tuning_jobs.states import (
     mark,
 )
 from controlplane.resources.tables import FineTuningJobRow
+from controlplane.storage import StorageUnavailable
 from workers.context import WorkerContext
 from workers.reconcile.fine_tuning import ends, trainer
 from workers.reconcile.fine_tuning.places import give_places
@@ -29,7 +30,7 @@ from workers.reconcile.fine_tuning.view import Loaded, load
 from workers.reconcile.job_log import keep_log
 from workers.reconcile.lease import Lease
 from workers.reconcile.models import reconcile_model
-from workers.reconcile.visit import visit
+from workers.reconcile.visit import WAIT_FOR_STORE, visit
 from workers.runtimes.base import ProcessState
 
 MOST_PASSES = 10
@@ -65,7 +66,12 @@ def run_pass(context: WorkerContext, lease: Lease) -> timedelta | None:
     step = plan_job(loaded.view())
     if loaded.trainer.state is not ProcessState.ABSENT and step not in WITHOUT_LOG:
         # Before the step: it may start another trainer, or remove what this one left.
-        keep_log(context, loaded.row, ended=loaded.trainer.state is not ProcessState.RUNNING)
+        try:
+            keep_log(context, loaded.row, ended=loaded.trainer.state is not ProcessState.RUNNING)
+        except StorageUnavailable:
+            if step is not Step.TIDY:
+                raise
+            return WAIT_FOR_STORE  # What a job says of how it ended stays.
     next_after = STEPS[step](context, lease, loaded)
     if step in MOVES_QUEUE:
         give_places(context)

@@ -5,23 +5,27 @@ from __future__ import annotations
 from datetime import timedelta
 
 from controlplane.db import now
+from controlplane.prices import Prices
 from controlplane.resources.fine_tuning_jobs.states import (
     CANCELLED,
+    FAILED,
     PAUSED,
     PAUSING,
     PENDING,
     RE_QUEUEING,
+    RESUMING,
     RUNNING,
     mark,
 )
 from controlplane.resources.tables import FineTuningJobRow, GarbageRow, ModelRow
 from workers.context import WorkerContext
+from workers.metering import meter_job
 from workers.reconcile.fine_tuning.crash import Crash, crash_message
 from workers.reconcile.fine_tuning.result import model_prefix
 from workers.reconcile.fine_tuning.spec import job_spec, secrets_of
 from workers.reconcile.fine_tuning.view import PROGRESS, RESULT, Loaded, guard, log_lines, read_json
 from workers.reconcile.lease import Lease
-from workers.runtimes.base import NoCapacity, TrainerSpec
+from workers.runtimes.base import NeverFits, NoCapacity, TrainerSpec
 from workers.training.running.checkpoints import drop_unfinished
 
 SOON = timedelta(0)
@@ -58,6 +62,12 @@ def start(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | N
     try:
         attempt, processes = loaded.row.attempt, document["processes"]
         context.runtime.start_trainer(TrainerSpec(loaded.uid, attempt, document, secrets, processes))
+    except NeverFits as error:
+        with context.db.session() as session:
+            row = guard(lease, session, loaded)
+            row.end_time = now()
+            mark(row, FAILED, code="RESOURCE_EXHAUSTED", reason="NO_CAPACITY", message=str(error))
+        return SOON
     except NoCapacity as error:
         with context.db.session() as session:
             row = guard(lease, session, loaded)
@@ -99,7 +109,8 @@ def follow(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | 
 
 
 def stop(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
-    grace = PAUSE_GRACE_SECONDS if loaded.row.state == PAUSING else END_GRACE_SECONDS
+    goes_on = loaded.row.state in (PAUSING, RESUMING)
+    grace = PAUSE_GRACE_SECONDS if goes_on else END_GRACE_SECONDS
     context.runtime.stop_trainer(loaded.uid, loaded.row.attempt, grace)
     return POLL
 
@@ -144,9 +155,13 @@ def remove(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | 
     with context.db.session() as session:
         row = lease.guard(session)
         session.add(GarbageRow(prefix=row.prefix))
-        if row.output_model_uid and session.get(ModelRow, row.output_model_uid) is None:
+        made = session.get(ModelRow, row.output_model_uid) if row.output_model_uid else None
+        if row.output_model_uid and made is None:
             # Its files were on their way to a model that does not exist, or does no more.
             session.add(GarbageRow(prefix=model_prefix(row, row.output_model_uid)))
+        if made is not None and row.result and row.end_time is None:
+            # Deleted while its model was being checked: the model stays, and so does what it cost.
+            meter_job(session, context.settings.prices or Prices(), row, row.result)
         session.delete(row)
     return None
 

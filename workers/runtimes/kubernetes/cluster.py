@@ -164,7 +164,7 @@ class Cluster:
     def watch(self, kind: Kind, query: Mapping[str, str], seconds: int) -> Iterator[Document]:
         """Opens a watch, and returns its events until the server ends it, as it does after `seconds`."""
         asked = {**query, "watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
-        answer = self._send("GET", kind.path(), asked, None, None, (REQUEST_SECONDS[0], seconds + 15))
+        answer = self._send("GET", kind.path(), asked, None, None, (REQUEST_SECONDS[0], seconds + 5))
         if answer.status != 200:
             _raise_refusal(answer.status, answer.read())
         return _events(answer.response, kind)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
 
 import httpx
 
@@ -14,12 +18,11 @@ from workers.runtimes.base import (
     FleetObservation,
     FleetRefused,
     FleetSpec,
-    ReplicaObservation,
     RuntimeUnavailable,
 )
 from workers.runtimes.client import EngineClient, prove_adapter
 from workers.runtimes.kubernetes.cluster import POD, Cluster, Document, Refused
-from workers.runtimes.kubernetes.manifests import ENGINE_PORT, SPEC_ANNOTATION, STAGER_PORT, Place
+from workers.runtimes.kubernetes.manifests import ENGINE_PORT, SPEC_ANNOTATION, STAGER_PORT, Place, managed
 from workers.runtimes.kubernetes.pod import SOURCE, addon_key
 from workers.runtimes.kubernetes.site import Site
 from workers.runtimes.kubernetes.sizing import DoesNotFit, ModelSizes, size_pod
@@ -27,10 +30,15 @@ from workers.runtimes.node_cache import StagingError
 from workers.runtimes.node_settings import object_store_environment
 from workers.runtimes.vllm import ENGINE_SPEC, EngineSpec
 
+log = logging.getLogger(__name__)
+
 LASTING = (400, 422)
 """What the API server answers when trying again changes nothing."""
 STAGE_SECONDS = 600.0
 CONNECT_SECONDS = 2.0
+
+
+Found = TypeVar("Found")
 
 
 class KubernetesFleets:
@@ -54,38 +62,40 @@ class KubernetesFleets:
             if error.status in LASTING:
                 raise FleetRefused("OBJECTS_REFUSED", f"the cluster refuses it: {error.message}") from error
             raise RuntimeUnavailable(f"the cluster refuses it for now: {error.message}") from error
-        for other in self._all():
-            if other is not site:
-                other.remove(spec.deployment_uid)
+        if _serves(site, spec):
+            self._each(lambda other: other.remove(spec.deployment_uid), besides=place.pool.context)
 
     def observe(self, spec: FleetSpec) -> FleetObservation:
         """Raises FleetRefused, RuntimeUnavailable."""
         place = self._place(spec)
         seen = self._site(place.pool.context).observe(spec, place, self._store)
-        others = [other for other in self._all() if other.context != place.pool.context]
-        elsewhere = [other.replicas(spec.deployment_uid) for other in others]
+        elsewhere, _ = self._each(
+            lambda other: other.replicas(spec.deployment_uid), besides=place.pool.context
+        )
         replicas = {uid: replica for each in (*elsewhere, seen.replicas) for uid, replica in each.items()}
         settled = seen.settled and not any(elsewhere)
         return FleetObservation(replicas, settled, seen.exists or bool(replicas), seen.reason, seen.message)
 
     def remains(self, deployment_uid: str) -> FleetObservation:
-        """What is left of a fleet that is to go."""
-        replicas: dict[str, ReplicaObservation] = {}
-        for site in self._all():
-            replicas |= site.replicas(deployment_uid)
-        return FleetObservation(replicas, exists=any(site.has(deployment_uid) for site in self._all()))
+        """What is left of a fleet that is to go. A cluster that is silent may still have some of it."""
+        found, silent = self._each(lambda site: (site.replicas(deployment_uid), site.has(deployment_uid)))
+        replicas = {uid: replica for each, _ in found for uid, replica in each.items()}
+        exists = bool(silent) or any(has for _, has in found)
+        return FleetObservation(replicas, exists=exists, message="; ".join(silent))
 
     def remove(self, deployment_uid: str) -> None:
-        for site in self._all():
-            site.remove(deployment_uid)
+        self._each(lambda site: site.remove(deployment_uid))
 
     def known(self) -> frozenset[str]:
-        return frozenset(uid for site in self._all() for uid in site.view.groups("Deployment"))
+        found, _ = self._each(lambda site: site.view.groups("Deployment"))
+        return frozenset().union(*found)
 
     def note(self, deployment_uid: str, reason: str, message: str, *, warning: bool) -> None:
-        for site in self._all():
+        def say(site: Site) -> None:
             for deployment in site.view.group("Deployment", deployment_uid):
                 site.tell(deployment, reason, message, warning=warning)
+
+        self._each(say)
 
     def say_serving(self, replica_uid: str, serving: bool) -> None:
         try:
@@ -101,7 +111,9 @@ class KubernetesFleets:
         except EngineUnreachable:
             return
         metadata = pod["metadata"]
-        if (pod.get("status") or {}).get("phase") == "Failed":
+        if (pod.get("status") or {}).get("phase") != "Failed":
+            return
+        with _refusals_pass():
             site.cluster.delete(POD, metadata["namespace"], metadata["name"], uid=metadata["uid"])
 
     def prove_base(self, replica_uid: str) -> None:
@@ -164,16 +176,30 @@ class KubernetesFleets:
     def _site(self, context: str) -> Site:
         with self._lock:
             if context not in self._sites:
-                self._sites[context] = Site(context, Cluster.of_context(context))
+                self._sites[context] = Site(context, Cluster.of_context(context), managed(self._pools))
             return self._sites[context]
 
-    def _all(self) -> list[Site]:
-        return [self._site(context) for context in sorted({pool.context for pool in self._pools.pools})]
+    def _each(
+        self, ask: Callable[[Site], Found], besides: str | None = None
+    ) -> tuple[list[Found], list[str]]:
+        """(answers, why others gave none): a cluster that is away holds up nothing on another one."""
+        found, silent = [], []
+        for context in sorted({pool.context for pool in self._pools.pools} - {besides}):
+            try:
+                with _refusals_pass():
+                    found.append(ask(self._site(context)))
+            except RuntimeUnavailable as error:
+                log.warning("the cluster %s is left out: %s", context or "of the workers", error)
+                silent.append(f"the cluster {context or 'of the workers'}: {error}")
+        return found, silent
 
     def _pod(self, replica_uid: str) -> tuple[Site, Document]:
-        for site in self._all():
-            if pod := site.pod_of(replica_uid):
+        found, silent = self._each(lambda site: (site, site.pod_of(replica_uid)))
+        for site, pod in found:
+            if pod:
                 return site, pod
+        if silent:
+            raise RuntimeUnavailable("; ".join(silent))
         raise EngineUnreachable(f"replica {replica_uid} is not on a cluster")
 
     def _engine(self, replica_uid: str) -> tuple[EngineSpec, Endpoint]:
@@ -200,3 +226,18 @@ class KubernetesFleets:
         if answer.status_code != httpx.codes.OK:
             raise EngineUnreachable(f"the pod's stager answered {answer.status_code}: {said.get('message')}")
         return str(said["path"])
+
+
+def _serves(site: Site, spec: FleetSpec) -> bool:
+    """Whether what runs on another cluster is not needed any more."""
+    serving = [each for each in site.replicas(spec.deployment_uid).values() if each.serving]
+    return len(serving) >= spec.replicas
+
+
+@contextmanager
+def _refusals_pass() -> Iterator[None]:
+    """What a cluster refuses beside a declaration may be granted later: a right that is missing, for one."""
+    try:
+        yield
+    except Refused as error:
+        raise RuntimeUnavailable(f"the cluster refuses it for now: {error.message}") from error

@@ -19,6 +19,7 @@ import hashlib
 import hmac
 import json
 from dataclasses import dataclass, replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -33,6 +34,8 @@ Manifest = dict[str, Any]
 
 DOMAIN = "hearth.dev"
 MANAGED = {"app.kubernetes.io/managed-by": "hearth"}
+PLATFORM_LABEL = f"{DOMAIN}/platform"
+"""Tells the objects of one Hearth from those of another on the same cluster."""
 UID_LABEL = f"{DOMAIN}/deployment-uid"
 GENERATION_LABEL = f"{DOMAIN}/generation"
 NAME_ANNOTATION = f"{DOMAIN}/name"
@@ -49,6 +52,9 @@ WORK_PATH = "/run/hearth"
 SPEC_FILE = f"{WORK_PATH}/spec/SPEC.json"
 STORE_SECRET = "hearth-object-store"
 ENGINE, STAGING, ADDONS = "engine", "staging", "addons"
+
+LINK_LOCAL = "169.254.0.0/16"
+"""Where clouds give a node's credentials to whoever asks."""
 
 DRAIN_SECONDS = 10
 """Between the moment a pod is told to go and the end of its engine: the gateway learns of it within two."""
@@ -70,6 +76,11 @@ class Place:
     size: PodSize
 
 
+def managed(pools: NodePools) -> dict[str, str]:
+    """The labels by which one Hearth finds what is its own."""
+    return {**MANAGED, PLATFORM_LABEL: pools.namespace_prefix}
+
+
 def namespace_of(pools: NodePools, account_id: str) -> str:
     return short_name(f"{pools.namespace_prefix}-{account_id}")
 
@@ -81,16 +92,19 @@ def fleet_name(spec: FleetSpec) -> str:
 
 
 def short_name(name: str, room: int = 63) -> str:
-    """The name, cut where it is too long for a label; what is cut off stands as a hash."""
-    if len(name) <= room:
+    """The name, cut where it is too long for a label; what is cut off stands as a hash.
+
+    Only what was cut is `room` long, so that nobody can choose a name that is another one's cut form.
+    """
+    if len(name) < room:
         return name
-    return f"{name[: room - 9].rstrip('-')}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{name[: room - 17]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def account_objects(pools: NodePools, account_id: str, store: dict[str, str]) -> list[Manifest]:
     """`store` is the environment that reaches the object store, as `object_store_environment` has it."""
     namespace = namespace_of(pools, account_id)
-    labels = {**MANAGED, "app.kubernetes.io/part-of": "hearth", f"{DOMAIN}/account": account_id}
+    labels = {**managed(pools), "app.kubernetes.io/part-of": "hearth", f"{DOMAIN}/account": account_id}
     place = _namespace(namespace, labels, pools.cache)
     place["metadata"]["annotations"] = {STORE_ANNOTATION: _fingerprint(store)}
     objects = [place, _network_policy(namespace, labels, pools, store)]
@@ -132,17 +146,30 @@ def _network_policy(
         ],
         "egress": [
             {"ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]},
-            {"ports": [{"protocol": "TCP", "port": store_port}]},
+            {"ports": [{"protocol": "TCP", "port": store_port}], "to": _to(address.hostname or "")},
         ],
     }
     return _object("networking.k8s.io/v1", "NetworkPolicy", "account", namespace, labels, spec)
+
+
+def _to(host: str) -> list[Manifest]:
+    """A host's address. A policy knows no names: for one it is any address but the node's own services."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [LINK_LOCAL]}}, {"ipBlock": {"cidr": "::/0"}}]
+    return [{"ipBlock": {"cidr": str(ip_network(address))}}]
 
 
 def fleet_objects(
     spec: FleetSpec, place: Place, budget_version: str = "policy/v1", owner_uid: str | None = None
 ) -> list[Manifest]:
     """The Deployment first. Without `owner_uid` nothing says yet that it owns the others."""
-    namespace, name, labels = namespace_of(place.pools, spec.account_id), fleet_name(spec), fleet_labels(spec)
+    namespace, name, labels = (
+        namespace_of(place.pools, spec.account_id),
+        fleet_name(spec),
+        fleet_labels(spec, place),
+    )
     selector = {"matchLabels": {UID_LABEL: spec.deployment_uid}}
     account = _object("v1", "ServiceAccount", name, namespace, labels)
     service = _object(
@@ -167,9 +194,9 @@ def fleet_objects(
     return [_deployment(spec, place, namespace, name, labels, selector), *owned]
 
 
-def fleet_labels(spec: FleetSpec) -> dict[str, str]:
+def fleet_labels(spec: FleetSpec, place: Place) -> dict[str, str]:
     return {
-        **MANAGED,
+        **managed(place.pools),
         "app.kubernetes.io/name": "vllm",
         "app.kubernetes.io/component": "engine",
         "app.kubernetes.io/part-of": "hearth",
@@ -293,6 +320,8 @@ def _container(place: Place, name: str, task: str, resources: Manifest) -> Manif
             {"name": "HEARTH_POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             {"name": "HOME", "value": WORK_PATH},
             {"name": "TMPDIR", "value": WORK_PATH},
+            {"name": "PYTHONSAFEPATH", "value": "1"},
+            {"name": "PYTHONNOUSERSITE", "value": "1"},
         ],
         "resources": resources,
         "securityContext": {
@@ -302,7 +331,7 @@ def _container(place: Place, name: str, task: str, resources: Manifest) -> Manif
         },
         "volumeMounts": [
             {"name": "cache", "mountPath": CACHE_PATH},
-            {"name": "work", "mountPath": WORK_PATH},
+            {"name": "work" if name == ENGINE else "errands", "mountPath": WORK_PATH},
             {"name": "spec", "mountPath": str(Path(SPEC_FILE).parent), "readOnly": True},
             {"name": "memory", "mountPath": "/dev/shm"},
         ],
@@ -335,6 +364,8 @@ def _volumes(cache: Cache) -> list[Manifest]:
     return [
         {"name": "cache", **kept},
         {"name": "work", "emptyDir": {}},
+        # Who holds the object store's key starts in a folder that the engine cannot write to.
+        {"name": "errands", "emptyDir": {}},
         {"name": "spec", "downwardAPI": spec},
         {"name": "memory", "emptyDir": {"medium": "Memory"}},
     ]

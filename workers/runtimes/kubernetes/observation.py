@@ -14,14 +14,13 @@ from typing import Any
 from workers.runtimes.base import Endpoint, EngineFailure, EnginePhase, ProcessState, ReplicaObservation
 from workers.runtimes.engine_failure import ended_by_signal, failure_reason
 from workers.runtimes.kubernetes.manifests import ENGINE, ENGINE_PORT, GENERATION_LABEL, SERVING_GATE, STAGING
+from workers.runtimes.kubernetes.pod import SIGNALLED
 
 Document = Mapping[str, Any]
 
 BACKING_OFF = "CrashLoopBackOff"
 PULLING = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu")
-SIGNALLED = 128
-"""Exit codes above it stand for a signal."""
 OUT_OF_MEMORY = EngineFailure(
     "RESOURCE_EXHAUSTED",
     "OUT_OF_MEMORY",

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hmac
 import json
 import os
+import signal
 import sys
 from dataclasses import replace
 from http import HTTPStatus
@@ -33,11 +34,15 @@ ADDRESS_VARIABLE = "HEARTH_POD_IP"
 ADDON_PORT_OFFSET = 1
 """The stager listens on the port after the engine's."""
 BODY_LIMIT = 1 << 20
+SIGNALLED = 128
+"""Exit codes above it stand for a signal."""
 SOURCE = TypeAdapter(ModelSource)
 
 
 def main() -> None:
     task, file = sys.argv[1:]
+    # It is the container's first process, and those take no notice of a signal unless they say that they do.
+    signal.signal(signal.SIGTERM, lambda number, _: os._exit(SIGNALLED + number))
     spec = ENGINE_SPEC.validate_json(Path(file).read_bytes())
     try:
         TASKS[task](spec)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from workers.runtimes.base import FleetObservation, FleetSpec, ReplicaObservation, RuntimeUnavailable
 from workers.runtimes.kubernetes.cluster import DEPLOYMENT, FIELD_MANAGER, POD, Cluster, Document, Refused
 from workers.runtimes.kubernetes.difference import holds
 from workers.runtimes.kubernetes.manifests import (
-    MANAGED,
     SERVING_GATE,
     UID_LABEL,
     Manifest,
@@ -26,17 +25,17 @@ log = logging.getLogger(__name__)
 OF_FLEETS = ("Deployment", "ServiceAccount", "Service", "PodDisruptionBudget")
 OF_ACCOUNTS = ("Namespace", "NetworkPolicy", "ResourceQuota")
 SEEN = ("Pod", *OF_FLEETS, *OF_ACCOUNTS)
-"""No Secrets: a right to read them would be one to read everybody's."""
-SELECTOR = ",".join(f"{key}={value}" for key, value in MANAGED.items())
+"""No Secrets: a right to list them would be one to read everybody's."""
 REMEMBERED_PODS = 10_000
 
 
 class Site:
     """One cluster, and what is seen of it."""
 
-    def __init__(self, context: str, cluster: Cluster) -> None:
+    def __init__(self, context: str, cluster: Cluster, labels: Mapping[str, str]) -> None:
+        """`labels` are those of everything that is ours."""
         self.context, self.cluster = context, cluster
-        self.view = View(cluster, SEEN, SELECTOR, UID_LABEL)
+        self.view = View(cluster, SEEN, _selector(labels), UID_LABEL)
         self._pods: dict[str, tuple[str, str]] = {}
 
     def declare(self, spec: FleetSpec, place: Place, store: dict[str, str]) -> None:
@@ -169,6 +168,10 @@ class Site:
             self.tell(now, "Scaled", said)
         if before["spec"]["template"] != now["spec"]["template"]:
             self.tell(now, "Updated", f"its pods are replaced by those of generation {spec.generation}")
+
+
+def _selector(labels: Mapping[str, str]) -> str:
+    return ",".join(f"{key}={value}" for key, value in labels.items())
 
 
 def _shortage(deployment: Document) -> tuple[str, str]:

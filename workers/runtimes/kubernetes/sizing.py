@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from controlplane.node_pools import NodePool
@@ -59,6 +60,15 @@ class ModelSizes:
         each = KV_BYTES.get(precision, 2)
         return 2 * self.layers * self.kv_heads * self.head_dim * each * tokens
 
+    def splits_over(self, count: int) -> bool:
+        """As the engine has it: fewer KV heads than GPUs are copied, and all get as many."""
+        more, fewer = max(count, self.kv_heads), min(count, self.kv_heads)
+        return self.heads % count == 0 and more % fewer == 0
+
+    def copies(self, count: int) -> int:
+        """Of the KV cache, on so many GPUs."""
+        return max(count // self.kv_heads, 1)
+
 
 @dataclass(frozen=True)
 class PodSize:
@@ -86,24 +96,25 @@ def size_pod(
         return _on_cpu(sizes, pool, kv_cache_gib)
     weights = sizes.weight_bytes * WEIGHT_FACTOR.get(precision, 1.0) / GIB
     cache = sizes.kv_bytes(tokens, precision) / GIB
-    needed = weights + cache
-    chosen = accelerators or _fewest(sizes, pool, needed)
+    chosen = accelerators or _fewest(sizes, pool, weights, cache)
     if check:
         _check_split(sizes, pool, chosen)
-        if needed > _room(pool, chosen):
-            raise DoesNotFit(_arithmetic(pool, chosen, weights, cache, tokens))
+        kept = cache * sizes.copies(chosen)
+        if weights + kept > _room(pool, chosen):
+            raise DoesNotFit(_arithmetic(pool, chosen, weights, kept, tokens))
     return PodSize(chosen, _times(pool.cpu, chosen), _times(pool.host_memory, chosen))
 
 
 def _on_cpu(sizes: ModelSizes, pool: NodePool, kv_cache_gib: int) -> PodSize:
     needed = sizes.weight_bytes / GIB + kv_cache_gib + CPU_RESERVE_GIB
-    asked = quantity_bytes(pool.host_memory) / GIB
+    asked = float(quantity_bytes(pool.host_memory)) / GIB
     return PodSize(0, pool.cpu, pool.host_memory if asked >= needed else f"{-(-needed // 1):.0f}Gi")
 
 
-def _fewest(sizes: ModelSizes, pool: NodePool, needed: float) -> int:
-    possible = [count for count in SPLITS if count <= pool.per_node and sizes.heads % count == 0]
-    return next((count for count in possible if needed <= _room(pool, count)), possible[-1])
+def _fewest(sizes: ModelSizes, pool: NodePool, weights: float, cache: float) -> int:
+    possible = [count for count in SPLITS if count <= pool.per_node and sizes.splits_over(count)]
+    fit = (count for count in possible if weights + cache * sizes.copies(count) <= _room(pool, count))
+    return next(fit, possible[-1])
 
 
 def _room(pool: NodePool, count: int) -> float:
@@ -116,8 +127,11 @@ def _check_split(sizes: ModelSizes, pool: NodePool, count: int) -> None:
             f"a replica runs on one node, and those of the pool {pool.name} have {pool.per_node} GPUs each: "
             f"acceleratorCount {count} cannot be had"
         )
-    if sizes.heads % count:
-        raise DoesNotFit(f"the model's {sizes.heads} attention heads cannot be split over {count} GPUs")
+    if not sizes.splits_over(count):
+        raise DoesNotFit(
+            f"the model's {sizes.heads} attention heads, with {sizes.kv_heads} of keys and values, cannot be "
+            f"split over {count} GPUs"
+        )
 
 
 def _arithmetic(pool: NodePool, count: int, weights: float, cache: float, tokens: int) -> str:
@@ -129,19 +143,24 @@ def _arithmetic(pool: NodePool, count: int, weights: float, cache: float, tokens
     )
 
 
-UNITS = {"m": 0.001, "": 1, "k": 1e3, "K": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15} | {
-    f"{letter}i": 1024.0**power for power, letter in enumerate("KMGTP", start=1)
+UNITS = {
+    "m": Decimal("0.001"),
+    "": Decimal(1),
+    "k": Decimal(1000),
+    **{letter: Decimal(1000) ** power for power, letter in enumerate("KMGTP", start=1)},
+    **{f"{letter}i": Decimal(1024) ** power for power, letter in enumerate("KMGTP", start=1)},
 }
 
 
-def quantity_bytes(quantity: str) -> float:
-    """A quantity of Kubernetes as a number."""
+def quantity_bytes(quantity: str) -> Decimal:
+    """A quantity of Kubernetes as a number; exactly, because 0.009 and 9m are one."""
     number = quantity.rstrip("mkKMGTPi")
-    return float(number) * UNITS[quantity[len(number) :]]
+    return Decimal(number) * UNITS[quantity[len(number) :]]
 
 
 def _times(quantity: str, count: int) -> str:
-    """`count` of them, spelled as the API server would."""
+    """`count` of them, in the same unit."""
     number = quantity.rstrip("mkKMGTPi")
-    product = float(number) * count
-    return f"{product:g}{quantity[len(number) :]}" if product < 1e6 else f"{product:.0f}"
+    product = Decimal(number) * count
+    spelled = product.quantize(Decimal(1)) if product == product.to_integral() else product.normalize()
+    return f"{spelled:f}{quantity[len(number) :]}"

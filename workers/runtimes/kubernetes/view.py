@@ -17,7 +17,8 @@ from workers.runtimes.kubernetes.cluster import Cluster, Document, Gone, Kind, R
 
 log = logging.getLogger(__name__)
 
-WATCH_SECONDS = 240
+WATCH_SECONDS = 30
+"""Short, because a connection that died without a word shows only when its watch does not end in time."""
 FIRST_LIST_SECONDS = 3.0
 WAITS = (0.5, 1, 2, 5, 10)
 STALE_SECONDS = 20.0
@@ -36,8 +37,11 @@ class View:
         self._objects: dict[str, dict[Key, Document]] = {kind: {} for kind in kinds}
         self._groups: dict[str, dict[str, dict[Key, Document]]] = {kind: {} for kind in kinds}
         self._broken: dict[str, tuple[float, str]] = dict.fromkeys(kinds, (0.0, "not listed yet"))
+        self._told = dict.fromkeys(kinds, 0)
+        """Up to which version of the cluster all changes are known."""
         self._listed = {kind: threading.Event() for kind in kinds}
         self._closed = threading.Event()
+        self._began = time.monotonic()
         for kind in kinds:
             threading.Thread(target=self._follow, args=(kind,), name=f"watch {kind}", daemon=True).start()
 
@@ -60,7 +64,8 @@ class View:
 
     def _require(self, kind: str) -> None:
         """Raises RuntimeUnavailable while the objects are not known, or not any more."""
-        if not self._listed[kind].wait(FIRST_LIST_SECONDS):
+        waited = time.monotonic() - self._began  # the first lists are waited for once, and not at every look
+        if not self._listed[kind].wait(max(FIRST_LIST_SECONDS - waited, 0)):
             raise RuntimeUnavailable(f"the API server cannot be asked: {self._broken[kind][1]}")
         with self._lock:
             since, why = self._broken.get(kind, (0.0, ""))
@@ -69,8 +74,10 @@ class View:
 
     def learn(self, document: Document) -> None:
         """What the server has just answered, before the watch tells it."""
+        kind, version = document["kind"], int(document["metadata"]["resourceVersion"])
         with self._lock:
-            self._put(document["kind"], document)
+            if version > self._told[kind]:  # else the watch has told it, or even that it is gone again
+                self._put(kind, document)
 
     def close(self) -> None:
         self._closed.set()
@@ -83,9 +90,10 @@ class View:
                 version = version or self._list(kind)
                 version = self._watch(kind, version)
                 failures = 0
-            except Gone:
-                version = ""
             except (RuntimeUnavailable, Refused) as error:
+                if isinstance(error, Gone) and error.status == 410 and version:
+                    version = ""
+                    continue
                 self._break(name, str(error))
                 self._closed.wait(WAITS[min(failures, len(WAITS) - 1)])
                 failures += 1
@@ -103,6 +111,7 @@ class View:
             for each in listed:
                 self._put(kind.name, each)
             self._broken.pop(kind.name, None)
+            self._told[kind.name] = int(found["metadata"]["resourceVersion"])
         self._listed[kind.name].set()
         return str(found["metadata"]["resourceVersion"])
 
@@ -118,9 +127,10 @@ class View:
                     return ""
                 raise RuntimeUnavailable(str(found.get("message") or "the watch failed"))
             version = str(found["metadata"]["resourceVersion"])
-            if event["type"] != "BOOKMARK":
-                change = self._drop if event["type"] == "DELETED" else self._put
-                with self._lock:
+            with self._lock:
+                self._told[kind.name] = int(version)
+                if event["type"] != "BOOKMARK":
+                    change = self._drop if event["type"] == "DELETED" else self._put
                     change(kind.name, _whole(found, kind))
             if self._closed.is_set():
                 break

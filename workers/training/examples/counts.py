@@ -77,7 +77,7 @@ class Counts:
                 lists[code] = (lists.get(code, []) + found)[:MAX_PLACES]
         self.digests += later.digests
         self.row_numbers += later.row_numbers
-        self.answers |= set(list(later.answers)[: max(0, 2 - len(self.answers))])
+        self.answers = set(list(self.answers | later.answers)[:2])
         for label, count in later.labels.items():
             self.add_label(label, count)
         for file, start in later.file_starts.items():

@@ -5,13 +5,16 @@ At most a few chunks for each process are under way, so memory does not grow wit
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import signal
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -29,6 +32,7 @@ POOLED_BYTES = 16 * 1024 * 1024
 MAX_PROCESSES = 4
 CHUNKS_AHEAD = 2
 """Of each process."""
+PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -69,12 +73,22 @@ def _in_order(
     under_way: deque[Future[tuple[pa.RecordBatch, Counts]]] = deque()
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, context, _begin, (recipe,)) as pool:
-        for chunk in chunks:
-            under_way.append(pool.submit(_run, chunk))
-            if len(under_way) >= processes * CHUNKS_AHEAD:
+        try:
+            for chunk in chunks:
+                under_way.append(pool.submit(_run, chunk))
+                if len(under_way) >= processes * CHUNKS_AHEAD:
+                    yield under_way.popleft().result()
+            while under_way:
                 yield under_way.popleft().result()
-        while under_way:
-            yield under_way.popleft().result()
+        except BaseException:
+            # Nobody waits for the rest: a template may take its whole time on every row of a chunk.
+            end_all(multiprocessing.active_children())
+            raise
+
+
+def end_all(processes: Iterable[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
 
 
 _open = ExitStack()
@@ -84,6 +98,7 @@ _tokenizing: Tokenizing | None = None
 def _begin(recipe: Recipe) -> None:
     """Once in each process. Threads of the tokenizer's own would only get in each other's way."""
     global _tokenizing
+    end_with_parent()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     tokenizer = SimpleNamespace(
         backend_tokenizer=Tokenizer.from_str(recipe.tokenizer), eos_token_id=recipe.eos_id
@@ -91,6 +106,14 @@ def _begin(recipe: Recipe) -> None:
     encoder = Encoder(tokenizer, recipe.stop_ids, recipe.vocabulary)
     reader = _open.enter_context(recipe.reading.open(encoder))
     _tokenizing = Tokenizing(reader, encoder, recipe.leading, recipe.cutoff)
+
+
+def end_with_parent() -> None:
+    """Else it would wait for ever for chunks of a parent that was killed."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL))
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid != os.getppid():  # It was quicker.
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _run(chunk: Chunk) -> tuple[pa.RecordBatch, Counts]:

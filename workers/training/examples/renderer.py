@@ -24,6 +24,8 @@ from workers.training.examples.templates import ChatTemplate, Row, TemplateProbl
 
 ROW_CPU_SECONDS = 10
 MEMORY_BYTES = 2 * 1024**3
+MOST_CHARACTERS = 32_000_000
+"""Of the rows that are asked for together: they are in memory together."""
 MAX_DEATHS = 3
 """Rows that may end the process before the template is given up: each costs its whole time."""
 
@@ -55,6 +57,7 @@ class TemplateRenderer:
         A row that ends the process is followed by a new process; after `MAX_DEATHS` all others fail too.
         """
         found: list[list[str] | TemplateProblem] = []
+        written = 0
         while len(found) < len(rows):
             if self._given_up:
                 return found + [TemplateProblem(self._given_up) for _ in rows[len(found) :]]
@@ -65,6 +68,9 @@ class TemplateRenderer:
                 if answer is None:
                     break
                 problem = answer.get("problem")
+                written += sum(map(len, answer.get("texts", ())))
+                if problem is None and written > MOST_CHARACTERS:
+                    problem = f"it writes more than {MOST_CHARACTERS} characters for {len(found) + 1} rows"
                 found.append(answer["texts"] if problem is None else TemplateProblem(problem))
             if len(found) < len(rows):
                 found.append(TemplateProblem(self._replace_dead()))

@@ -11,6 +11,7 @@ import torch
 from transformers.utils import is_flash_attn_2_available
 
 from controlplane.checks.lora_targets import tunable_modules
+from workers.runtimes.node_memory import memory_now
 from workers.training.config import JobSpec
 from workers.training.errors import TrainingFailure
 from workers.training.model.footprint import GIB, DoesNotFit, Fit, Load, ModelShape, find_fit
@@ -20,7 +21,6 @@ FULL_PRECISION_BYTES = 4 * 1024**3
 FIXED_ON_GPU = GIB
 FIXED_ON_CPU = GIB // 4
 """What a process has taken already when it looks is not counted again."""
-MEMINFO = Path("/proc/meminfo")
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -51,14 +51,7 @@ class Node:
 
 def available_memory() -> int:
     """Bytes that this machine, or the container that we are in, can still give."""
-    lines = (line.split() for line in MEMINFO.read_text().splitlines())
-    free = next(int(words[1]) * 1024 for words in lines if words[0] == "MemAvailable:")
-    try:
-        limit = int((CGROUP / "memory.max").read_text())
-        used = int((CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):  # No container, or one without a limit.
-        return free
-    return min(free, max(0, limit - used))
+    return memory_now(cgroup=CGROUP)["available"]
 
 
 def precision(spec: JobSpec, on_gpu: bool) -> torch.dtype:

@@ -29,7 +29,7 @@ class Examples:
     train: Any
     held_out: Any | None
     longest: int
-    """Tokens of the longest example to train on."""
+    """Tokens of the longest example to train or evaluate on, or of the longest pack."""
     stop_ids: frozenset[int] = frozenset()
     """Where an answer ends."""
     labels: tuple[str, ...] = ()
@@ -71,5 +71,5 @@ class Objective:
 
 def objective_of(kind: str) -> Objective:
     """Imported only now: each brings libraries that take seconds to load."""
-    found: Objective = import_module(f"workers.training.{MODULES[kind]}").OBJECTIVE
+    found: Objective = import_module(f"{__package__}.{MODULES[kind]}").OBJECTIVE
     return found

@@ -45,7 +45,7 @@ def prepare_examples(job: Job, inputs: Inputs, tokenizer: Any) -> Examples:
             held_out,
             job.spec.batch_tokens,
         )
-    return Examples(train, held_out, 2 * checked.train.longest)
+    return Examples(train, held_out, 2 * checked.longest)
 
 
 def make_trainer(parts: TrainerParts) -> Any:

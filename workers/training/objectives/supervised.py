@@ -16,7 +16,12 @@ from workers.training.inputs import Inputs
 from workers.training.job import Job
 from workers.training.objectives.objective import Examples, Objective, TrainerParts
 from workers.training.outcome.evaluate import evaluate
-from workers.training.outcome.exact_match import ExactMatch, known_labels, measure_exact_match
+from workers.training.outcome.exact_match import (
+    TOKENS_AT_ONCE,
+    ExactMatch,
+    known_labels,
+    measure_exact_match,
+)
 from workers.training.preflight.findings import refuse
 from workers.training.preflight.report import Data, check_data
 from workers.training.running.together import EvenSampler, with_an_empty_one
@@ -29,7 +34,7 @@ def prepare_examples(job: Job, inputs: Inputs, tokenizer: Any) -> Examples:
     checked = check_data(data_of(job, inputs, tokenizer), inputs.base, tokenizer, job.work_dir)
     job.report.check(checked)
     refuse(checked.findings)
-    counts, longest = checked.train, checked.train.longest
+    counts, longest = checked.train, checked.longest
     log.info("%d rows, %d tokens, %d of them trained", counts.rows_in, counts.tokens, counts.trained_tokens)
     train, held_out = held_out_of(job, checked.tokenized)
     stop_ids = frozenset(stop_token_ids(inputs.base, tokenizer))
@@ -111,6 +116,8 @@ def ask(trainer: Any, examples: Examples, is_stopping: Callable[[], bool]) -> Ex
         examples.held_out,
         examples.labels,
         is_stopping,
+        # What training was found to have room for.
+        min(TOKENS_AT_ONCE, trainer.args.per_device_train_batch_size * examples.longest),
     )
 
 

@@ -60,14 +60,17 @@ def measure_exact_match(
     examples: Any,
     labels: Sequence[str],
     is_stopping: Callable[[], bool],
+    tokens_at_once: int = TOKENS_AT_ONCE,
 ) -> ExactMatch | None:
     """Ask the model as it is now. `labels`: those of a classification, else none.
+
+    `tokens_at_once`: that surely fit into memory.
 
     None when it was asked to stop half-way, and where no answer is short enough.
     """
     asking = _Asking(model, tokenizer, sorted(stop_ids))
     pairs: list[tuple[str, str]] = []
-    for batch in batches(list(short_questions(examples))):
+    for batch in batches(list(short_questions(examples)), tokens_at_once):
         if is_stopping():
             return None
         said = asking.answers(batch)
@@ -87,11 +90,11 @@ def short_questions(examples: Any) -> Iterator[Question]:
     yield from sorted(short, key=lambda question: len(question.prompt))
 
 
-def batches(questions: Sequence[Question]) -> Iterator[list[Question]]:
+def batches(questions: Sequence[Question], tokens_at_once: int = TOKENS_AT_ONCE) -> Iterator[list[Question]]:
     """Of questions in the order of their length: as many at once as memory surely holds."""
     batch: list[Question] = []
     for question in questions:
-        if len(batch) == ROWS_AT_ONCE or (len(batch) + 1) * len(question.prompt) > TOKENS_AT_ONCE:
+        if len(batch) == ROWS_AT_ONCE or (len(batch) + 1) * len(question.prompt) > tokens_at_once:
             if batch:
                 yield batch
             batch = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from workers.training.errors import TrainingFailure
@@ -202,9 +202,8 @@ class Facts:
 
 def find(facts: Facts) -> list[Finding]:
     """All findings, the errors first; each in the order of the table."""
-    found = {finding.code: finding for finding in _all(facts)}
     order = list(FINDINGS)
-    return sorted(found.values(), key=lambda one: (one.severity != "ERROR", order.index(one.code)))
+    return sorted(_all(facts), key=lambda one: (one.severity != "ERROR", order.index(one.code)))
 
 
 def refuse(findings: list[Finding]) -> None:
@@ -218,8 +217,10 @@ def refuse(findings: list[Finding]) -> None:
 
 
 def _all(facts: Facts) -> Iterator[Finding]:
-    for counts in filter(None, (facts.train, facts.evaluation)):
-        yield from _of_rows(counts, facts)
+    yield from _of_rows(facts.train, facts)
+    if facts.evaluation is not None:
+        for found in _of_rows(facts.evaluation, facts):
+            yield replace(found, sentence=f"of the evaluation dataset: {found.sentence}")
     yield from _of_whole(facts)
     yield from _of_labels(facts.train)
 

@@ -46,6 +46,11 @@ class Checked:
     def train(self) -> Counts:
         return self.tokenized[0].counts
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest example, be it trained or evaluated: as many go through the model at once."""
+        return max(tokenized.counts.longest for tokenized in self.tokenized)
+
 
 def check_data(data: Data, base: Path, tokenizer: Any, folder: Path) -> Checked:
     """Tokenize the datasets into `folder` and say what there is to say of them.

@@ -210,8 +210,9 @@ class KeepCheckpoints(TrainerCallback):
         # None at the end: the trainer cannot resume from there without a step too many.
         if state.global_step >= state.max_steps or control.should_training_stop:
             return
-        control.should_save = self._stop.requested or self._is_due(state.global_step)
-        control.should_training_stop = self._stop.requested
+        stopping = self._stop.requested  # Once: the request may come between two looks.
+        control.should_save = stopping or self._is_due(state.global_step)
+        control.should_training_stop = stopping
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         started = time.monotonic()

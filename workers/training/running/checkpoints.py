@@ -38,6 +38,8 @@ CHECKPOINT_FILES = (
     "fireworks.json",
 )
 """What resuming reads, and a model made of it. The rest is the base model's or of no use."""
+RANDOM_STATES = "rng_state_*.pth"
+"""Of a job of several processes, where each has its own."""
 NEEDED = frozenset({"adapter_model.safetensors", "optimizer.pt", STATE_FILE})
 CHECKPOINT_MANIFEST = re.compile(r"checkpoint-(\d{1,12})/manifest\.json")
 UPLOADED_FOLDER = re.compile(r"adapter/|(?:checkpoints/checkpoint|samplers/sampler)-\d{1,12}/")
@@ -68,6 +70,7 @@ def upload_folder(store: ObjectStore, prefix: str, folder: Path, names: Sequence
 def upload_checkpoint(store: ObjectStore, prefix: str, folder: Path, step: int) -> None:
     """Upload a checkpoint of the job at `prefix`, then delete all but the last two."""
     names = [name for name in CHECKPOINT_FILES if (folder / name).exists()]
+    names += sorted(path.name for path in folder.glob(RANDOM_STATES))
     upload_folder(store, f"{prefix}checkpoints/checkpoint-{step}/", folder, names)
     for old in list_checkpoints(store, prefix)[KEPT:]:
         delete_checkpoint(store, prefix, old)

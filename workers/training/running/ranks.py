@@ -95,10 +95,22 @@ class Ranks:
 
     def _look(self) -> Ended | None:
         statuses = [process.poll() for process in self._processes]
+        if self._stopping and statuses[0] == EXIT_INTERRUPTED:
+            return Ended(0, EXIT_INTERRUPTED)
         failed = [rank for rank, status in enumerate(statuses) if status not in (None, 0, EXIT_INTERRUPTED)]
         if failed:
-            return self._culprit(failed)
+            return self._stopped_first() or self._culprit(failed)
         return None if statuses[0] is None else Ended(0, statuses[0])
+
+    def _stopped_first(self) -> Ended | None:
+        """Whose partner leaves in the middle of an exchange fails: being asked to stop is no failure."""
+        if not self._stopping:
+            return None
+        try:
+            status = self._processes[0].wait(LAST_WORDS_SECONDS)
+        except subprocess.TimeoutExpired:
+            return None
+        return Ended(0, status) if status == EXIT_INTERRUPTED else None
 
     def _culprit(self, failed: list[int]) -> Ended:
         """Of ranks that fail one after the other: who was killed or had no store, else who first said why."""

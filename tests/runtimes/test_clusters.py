@@ -1,0 +1,143 @@
+"""Several clusters, one of them away. The clusters are stand-ins: what is asked of whom is what is tested."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from controlplane.config import Settings
+from controlplane.node_pools import NodePools
+from tests.runtimes import test_manifests
+from workers.runtimes.base import FleetObservation, ProcessState, ReplicaObservation, RuntimeUnavailable
+from workers.runtimes.kubernetes.cluster import Refused
+from workers.runtimes.kubernetes.fleets import KubernetesFleets
+
+UP = ReplicaObservation(ProcessState.RUNNING, serving=True)
+GPUS = {"acceleratorType": "NVIDIA_H100_80GB", "resource": "nvidia.com/gpu", "memoryGiB": 80}
+SPEC = replace(test_manifests.SPEC, check_size=False)
+POOLS = {
+    "image": "engine",
+    "pools": [
+        {"name": "cheap", "context": "home", "price": 1, **GPUS},
+        {"name": "dear", "context": "away", "price": 2, **GPUS},
+    ],
+}
+
+
+@dataclass
+class SiteStandIn:
+    context: str
+    is_away: bool = False
+    refuses: bool = False
+    pods: dict[str, ReplicaObservation] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
+
+    @property
+    def view(self) -> Any:
+        return self
+
+    def groups(self, kind: str) -> frozenset[str]:
+        self._look()
+        return frozenset({self.context})
+
+    def group(self, kind: str, uid: str) -> list[Any]:
+        self._look()
+        return []
+
+    def replicas(self, uid: str) -> dict[str, ReplicaObservation]:
+        self._look()
+        return self.pods
+
+    def has(self, uid: str) -> bool:
+        return bool(self.replicas(uid))
+
+    def pod_of(self, uid: str) -> Any:
+        return {"metadata": {}} if uid in self.replicas("") else None
+
+    def declare(self, *_: object) -> None:
+        self._look()
+        self.told.append("declare")
+
+    def remove(self, uid: str) -> None:
+        self._look()
+        if self.refuses:
+            raise Refused(403, "Forbidden", "no right to delete")
+        self.told.append("remove")
+
+    def observe(self, *_: object) -> FleetObservation:
+        return FleetObservation(self.replicas(""), True, True)
+
+    def say_serving(self, pod: object, serving: bool) -> None:
+        self.told.append("say_serving")
+
+    def _look(self) -> None:
+        if self.is_away:
+            raise RuntimeUnavailable("the API server does not answer")
+
+
+@pytest.fixture
+def home() -> SiteStandIn:
+    return SiteStandIn("home")
+
+
+@pytest.fixture
+def away() -> SiteStandIn:
+    return SiteStandIn("away", is_away=True)
+
+
+@pytest.fixture
+def fleets(home: SiteStandIn, away: SiteStandIn) -> KubernetesFleets:
+    settings = Settings.model_construct(node_pools=NodePools.model_validate(POOLS))
+    found = KubernetesFleets.__new__(KubernetesFleets)
+    found._pools, found._store = settings.node_pools, {}
+    found._sites, found._lock = {"home": home, "away": away}, threading.Lock()  # type: ignore[dict-item]
+    return found
+
+
+def test_a_cluster_that_is_away_holds_up_nothing_on_another_one(
+    fleets: KubernetesFleets, home: SiteStandIn
+) -> None:
+    uid = str(uuid.uuid4())
+    home.pods = {uid: UP}
+    assert fleets.observe(SPEC) == FleetObservation({uid: UP}, True, True)
+    fleets.declare(SPEC)
+    fleets.say_serving(uid, True)
+    fleets.remove(SPEC.deployment_uid)
+    assert home.told == ["declare", "say_serving", "remove"]
+    assert fleets.known() == {"home"}
+
+
+def test_what_is_deleted_is_not_gone_while_a_cluster_cannot_say_so(
+    fleets: KubernetesFleets, away: SiteStandIn
+) -> None:
+    found = fleets.remains(SPEC.deployment_uid)
+    assert (found.exists, found.message) == (True, "the cluster away: the API server does not answer")
+    with pytest.raises(RuntimeUnavailable, match="does not answer"):
+        fleets.prove_base(str(uuid.uuid4()))
+    away.is_away = False
+    assert fleets.remains(SPEC.deployment_uid) == FleetObservation({}, exists=False)
+
+
+def test_a_fleet_that_moves_goes_from_the_old_cluster_when_it_serves_on_the_new_one(
+    fleets: KubernetesFleets, home: SiteStandIn, away: SiteStandIn
+) -> None:
+    away.is_away = False
+    fleets.declare(SPEC)
+    home.pods = {"one": UP, "two": replace(UP, serving=False)}
+    fleets.declare(SPEC)
+    assert away.told == []
+    home.pods["two"] = UP
+    fleets.declare(SPEC)
+    assert away.told == ["remove"]
+
+
+def test_a_right_that_is_missing_ends_no_round_and_no_sweep(
+    fleets: KubernetesFleets, home: SiteStandIn, away: SiteStandIn
+) -> None:
+    away.is_away, home.refuses = False, True
+    fleets.remove(SPEC.deployment_uid)
+    assert away.told == ["remove"]
