@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
@@ -26,9 +26,12 @@ from gateway.request_rate import KNOWN_ACCOUNTS, VALKEY_ERRORS, WINDOW, Seen, Wi
 KINDS = ("prompt", "generated")
 VALKEY_SECONDS = 1.0
 ADDED = """
-local total = redis.call('INCRBY', KEYS[1], ARGV[1])
-redis.call('EXPIRE', KEYS[1], 180)
-return {total, tonumber(redis.call('GET', KEYS[2]) or '0')}
+local sums = {}
+for i, key in ipairs(KEYS) do
+    sums[i] = redis.call('INCRBY', key, ARGV[i])
+    redis.call('EXPIRE', key, 180)
+end
+return sums
 """
 
 
@@ -41,19 +44,27 @@ class Tally:
     before: int = 0
     untold: int = 0
     """Of this minute, and not in Valkey yet."""
+    untold_before: int = 0
+    """Of the minute before."""
 
     def turn_to(self, number: int) -> None:
         if number != self.number:
-            self.before = self.current if number == self.number + 1 else 0
+            follows = number == self.number + 1
+            self.before, self.untold_before = (self.current, self.untold) if follows else (0, 0)
             self.number, self.current, self.untold = number, 0, 0
 
     def add(self, count: int) -> None:
         self.current += count
         self.untold += count
 
-    def learn(self, told: int, current: int, before: int) -> None:
-        """What all gateways have counted, now that `told` of ours are among it."""
-        self.untold -= told
+    def learn(self, number: int, told: Sequence[int], current: int, before: int) -> None:
+        """What all had counted in minute `number` and the one before, with what we `told` of both."""
+        if self.number != number:
+            # The minute has turned since: what was told of it is not to be told again.
+            self.untold_before -= told[0] if self.number == number + 1 else 0
+            return
+        self.untold -= told[0]
+        self.untold_before -= told[1]
         self.current = max(current, 0) + self.untold
         self.before = max(before, self.before)
 
@@ -98,9 +109,9 @@ class TokenRate:
 
     async def tell(self) -> None:
         """Tell Valkey what has been added since the last time, and learn what others have."""
-        number = int(self._clock() // WINDOW)
         for account_id, tallies in list(self._accounts.items()):
             for kind, tally in tallies.items():
+                number = int(self._clock() // WINDOW)  # anew each time: telling takes a while
                 if tally.number >= number - 1:
                     tally.turn_to(number)
                     await self._tell(account_id, kind, tally, number)
@@ -108,10 +119,9 @@ class TokenRate:
     async def _tell(self, account_id: str, kind: str, tally: Tally, number: int) -> None:
         # The braces keep both keys on one node of a cluster.
         name = f"hearth:tokens:{{{account_id}}}:{kind}:"
-        keys, told = [name + str(number), name + str(number - 1)], tally.untold
-        current, before = await self._added(keys=keys, args=[told])
-        if tally.number == number:
-            tally.learn(told, int(current), int(before))
+        keys, told = [name + str(number), name + str(number - 1)], [tally.untold, tally.untold_before]
+        current, before = await self._added(keys=keys, args=told)
+        tally.learn(number, told, int(current), int(before))
 
     async def look(self) -> None:
         """As `tell`, where Valkey answers."""

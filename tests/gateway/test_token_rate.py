@@ -90,6 +90,30 @@ async def test_gateways_learn_from_each_other_what_has_come(settings: Settings) 
         assert other.admit(allowed) == {"prompt": 100, "generated": 10}
 
 
+async def test_the_tokens_of_a_minutes_last_second_are_told_in_the_next_one(settings: Settings) -> None:
+    account, clock = uuid.uuid4().hex, Clock()
+    allowed = limits(account)
+    async with counting(settings.redis_url, clock) as one, counting(settings.redis_url, clock) as other:
+        one.add(account, 30, 5)
+        original = one._added
+
+        async def slow(**asked: object) -> object:
+            answer = await original(**asked)
+            clock.now = 6060.0
+            one.add(account, 1, 1)
+            return answer
+
+        one._added = slow  # type: ignore[assignment]
+        await one.tell()
+        one._added = original
+        one.add(account, 1, 0)
+        for _ in range(2):
+            await one.tell()
+        other.add(account, 0, 0)
+        await other.tell()
+        assert other.admit(allowed) == one.admit(allowed) == {"prompt": 67, "generated": 3}
+
+
 async def test_what_is_added_while_valkey_is_told_is_told_the_next_time(settings: Settings) -> None:
     account, clock = uuid.uuid4().hex, Clock()
     async with counting(settings.redis_url, clock) as one, counting(settings.redis_url, clock) as other:

@@ -56,6 +56,7 @@ def test_a_job_learns_its_task_and_leaves_an_adapter(jobs: Any, make_spec: MakeS
     assert metrics["perplexity"] == pytest.approx(math.exp(metrics["eval_loss"]))
     assert metrics["epoch"] == 8
     assert (report.rows_in, report.rows_trained, report.rows_evaluated) == (32, 24, 8)
+    assert metrics["tokens_seen"] == 8 * report.tokens > report.trained_tokens > 0
     assert report.masking == "prefix"
     manifest = json.loads(jobs.adapter("manifest.json"))
     assert set(manifest["files"]) == {"README.md", "adapter_config.json", "adapter_model.safetensors"}

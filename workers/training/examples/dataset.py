@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from workers.training.errors import RowFailure
 from workers.training.examples.counts import LENGTH_STEP, Counts
@@ -36,6 +37,7 @@ SCHEMA = pa.schema(
         ("row", pa.int32()),
     ]
 )
+ROWS_COUNTED_AT_ONCE = 10_000
 PACK_SCHEMA = pa.schema(
     [
         ("input_ids", pa.list_(pa.int32())),
@@ -183,6 +185,18 @@ def _lists(values: Sequence[list[int]]) -> pa.ListArray:
     ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
     flat = np.fromiter(chain.from_iterable(values), np.int32, int(ends[-1]))
     return pa.ListArray.from_arrays(pa.array(ends), pa.array(flat))
+
+
+def count_tokens(examples: Any) -> tuple[int, int]:
+    """(all tokens, trained tokens) of a dataset of examples, or of pairs of them."""
+    tokens = trained = 0
+    columns = [name for name in examples.column_names if name.endswith("labels")]
+    for batch in examples.with_format("arrow").iter(ROWS_COUNTED_AT_ONCE):
+        for name in columns:
+            labels = pc.list_flatten(batch[name])
+            tokens += len(labels)
+            trained += pc.sum(pc.not_equal(labels, IGNORED)).as_py() or 0
+    return tokens, trained
 
 
 def split_rows(rows: Sequence[int], share: float, seed: int) -> tuple[list[int], list[int]]:

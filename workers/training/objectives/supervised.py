@@ -9,7 +9,13 @@ from typing import Any
 
 from trl import SFTConfig, SFTTrainer
 
-from workers.training.examples.dataset import Tokenized, open_examples, pack_examples, split_rows
+from workers.training.examples.dataset import (
+    Tokenized,
+    count_tokens,
+    open_examples,
+    pack_examples,
+    split_rows,
+)
 from workers.training.examples.reading import reading_of
 from workers.training.examples.tokenizer import stop_token_ids
 from workers.training.inputs import Inputs
@@ -71,7 +77,11 @@ def hold_out(job: Job, examples: Any) -> tuple[Any, Any | None]:
     rows = examples["row"]
     job.report.rows_evaluated = len({rows[i] for i in held_out})
     job.report.rows_trained -= job.report.rows_evaluated
-    return examples.select(train), examples.select(held_out)
+    evaluated = examples.select(held_out)
+    tokens, trained = count_tokens(evaluated)
+    job.report.tokens -= tokens
+    job.report.trained_tokens -= trained
+    return examples.select(train), evaluated
 
 
 class SupervisedTrainer(SFTTrainer):

@@ -172,6 +172,12 @@ class EvaluateHeldOut(TrainerCallback):
 
     def _measure(self, step: int) -> Evaluation | None:
         found = self.look()
+        if found is not None and not math.isfinite(found.loss):
+            raise TrainingFailure(
+                "INVALID_ARGUMENT",
+                "LOSS_DIVERGED",
+                f"the evaluation loss after step {step} is {found.loss}; a smaller learning rate may help",
+            )
         if found is not None:
             scores = {f"eval_{name}": score for name, score in found.scores().items()}
             self._progress.add_metrics({"step": step, **scores})
