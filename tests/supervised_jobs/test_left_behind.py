@@ -60,7 +60,7 @@ async def test_a_checkpoint_is_downloaded_whole(api, job, kept):
     async with httpx.AsyncClient() as anybody:
         for name, url in answer["filenameToSignedUrls"].items():
             assert (await anybody.get(url)).content == OF_TRAINER[name]
-    for absent in ("checkpoint-30", "checkpoint-1", "sampler-1", "other"):
+    for absent in ("checkpoint-30", "checkpoint-1", "sampler-1", "other", "I%C2%88RX"):
         missing = await api.get(f"{job}/checkpoints/{absent}:getDownloadEndpoint")
         assert (missing.status_code, missing.json()["code"]) == (404, 5), absent
 

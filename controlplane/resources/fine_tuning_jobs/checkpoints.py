@@ -43,6 +43,7 @@ PLACES = {
 }
 MANIFEST = "manifest.json"
 KEY = re.compile(r"(?:checkpoints|samplers)/((?:checkpoint|sampler)-(\d{1,12}))/([^/]+)")
+ID = re.compile(r"(?:checkpoint|sampler)-[0-9]{1,12}")
 WEIGHTS = "adapter_model.safetensors"
 OF_MODEL = frozenset({"adapter_config.json", WEIGHTS, "fireworks.json", "README.md"})
 MOST_PER_PAGE = 200
@@ -137,6 +138,8 @@ def files_of(store: ObjectStore, job: FineTuningJobRow, checkpoint_id: str) -> t
     """Where a checkpoint lies, and its files: name → {"size", "sha256"}; 404 when there is none."""
     place = "samplers/" if checkpoint_id.startswith("sampler-") else "checkpoints/"
     folder = f"{job.prefix}{place}{checkpoint_id}/"
+    if not ID.fullmatch(checkpoint_id):  # Not every text can be a key of the store.
+        raise not_found(f"{job.name}/checkpoints/{checkpoint_id}")
     try:
         return folder, json.loads(store.get_bytes(folder + MANIFEST))["files"]
     except ObjectNotFound:
