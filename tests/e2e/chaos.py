@@ -34,7 +34,7 @@ PHASES = {
 }
 LAST_PHASE = "registering"
 ENDED_WELL = '"exit_code": 0'
-LONGEST_DELAY = {LAST_PHASE: 0.25}
+LONGEST_DELAY = {LAST_PHASE: 0.05}
 """It is short: what comes later finds the job completed."""
 LOOK_SECONDS = 0.02
 
