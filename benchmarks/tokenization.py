@@ -1,7 +1,8 @@
 """Tokenizing a dataset as the trainer does: rows a second, and the most memory that all processes held.
 
-`python -m benchmarks.tokenization --rows 300000`. The rows are conversations of three turns of like length,
-made as they are written; the tokenizer and the template are those of the quickstart's model.
+`python -m benchmarks.tokenization --rows 300000`. The rows are conversations of turns of like length, made as
+they are written; the tokenizer and the template are those of the quickstart's model. `--turns 1` makes short
+ones, with which to see how memory grows with their number.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ class Measured:
         return self.rows / self.seconds
 
 
-def measure(rows: int, folder: Path) -> Measured:
+def measure(rows: int, turns: int, folder: Path) -> Measured:
     """Tokenize so many rows into `folder`."""
     from workers.training.examples.reading import reading_of
     from workers.training.examples.tokenizer import load_tokenizer
     from workers.training.preflight.report import Data, check_data
 
-    path = write_rows(folder / "rows.jsonl", rows)
+    path = write_rows(folder / "rows.jsonl", rows, turns)
     tokenizer = load_tokenizer(MODEL, "quickstart")
     spec = SimpleNamespace(
         kind="conversation", jinja_template=None, input_template=None, output_template=None
@@ -65,13 +66,13 @@ def cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def write_rows(path: Path, rows: int) -> Path:
+def write_rows(path: Path, rows: int, turns: int) -> Path:
     """Conversations of which no two are the same."""
     with path.open("w") as file:
         for number in range(rows):
             messages = [
                 {"role": role, "content": f"{words} {number} {turn}"}
-                for turn in range(3)
+                for turn in range(turns)
                 for role, words in (
                     ("user", "New ticket, customer Tandem, queue hardware: the screen stays black, number"),
                     ("assistant", "The ticket goes to the queue for screens; its number is"),
@@ -128,10 +129,11 @@ def resident_bytes(pid: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=300_000)
-    rows = parser.parse_args().rows
+    parser.add_argument("--turns", type=int, default=3, help="Of each row: a question and an answer.")
+    chosen = parser.parse_args()
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(rows, Path(folder))
+        found = measure(chosen.rows, chosen.turns, Path(folder))
     print(json.dumps({**asdict(found), "rows_per_second": round(found.rows_per_second)}, indent=2))
 
 

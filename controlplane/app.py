@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -9,13 +10,19 @@ from importlib.metadata import version
 
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
-from sqlalchemy import text
+from starlette.types import ASGIApp
 
 import controlplane.rest.paths  # noqa: F401  registers the path converter that the routes use
 from controlplane.config import Settings, get_settings
 from controlplane.context import CallerDep, Context, ContextDep
 from controlplane.db import AsyncDatabase
 from controlplane.node_pools import NODE_POOLS
+from controlplane.observability.api import ApiNumbers, Observed
+from controlplane.observability.health import missing_of_database, on_loop, verdict
+from controlplane.observability.logs import set_up_logs
+from controlplane.observability.metrics import PoolUse
+from controlplane.observability.port import open_port
+from controlplane.observability.traces import start_tracing
 from controlplane.resources.routers import ROUTERS
 from controlplane.rest.body_limit import BodyLimit
 from controlplane.rest.docs_page import router as docs_page
@@ -52,14 +59,25 @@ async def get_version() -> ServerVersion:
 
 @platform.get("/healthz", include_in_schema=False)
 async def alive() -> Response:
-    return JSONResponse({"status": "ok"})
+    """That it answers says that the event loop turns, which is all of the api's life."""
+    return _verdict([])
 
 
 @platform.get("/readyz", include_in_schema=False)
 async def ready(ctx: ContextDep) -> Response:
-    async with ctx.db.session() as session:
-        await session.execute(text("SELECT 1"))
-    return JSONResponse({"status": "ok"})
+    return _verdict(await missing_of_database(ctx.db))
+
+
+def _verdict(missing: list[str]) -> Response:
+    status, body = verdict(missing)
+    return JSONResponse(body, status_code=status)
+
+
+class ControlPlane(FastAPI):
+    """The app, seen from outside of everything that answers for it."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return Observed(super().build_middleware_stack(), self.state.numbers, self.state.tracing)
 
 
 @asynccontextmanager
@@ -69,15 +87,32 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         settings.database_url, settings.database_pool_size, {NODE_POOLS: settings.node_pools}
     )
     app.state.context = Context(settings, database, ObjectStore.from_settings(settings), Issuers(settings))
+    loop, numbers = asyncio.get_running_loop(), app.state.numbers
+    numbers.pool = PoolUse("api", database.engine, 2 * settings.database_pool_size)
+    port = open_port(
+        settings,
+        metrics=numbers.render,
+        alive=on_loop(loop, _nothing_missing),
+        ready=on_loop(loop, lambda: missing_of_database(database)),
+    )
     yield
+    if port is not None:
+        await asyncio.to_thread(port.close)
     await database.close()
+    await asyncio.to_thread(app.state.tracing.close)
+
+
+async def _nothing_missing() -> list[str]:
+    return []
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The ASGI app; settings come from the environment unless given."""
     chosen = settings or get_settings()
+    if settings is None:
+        set_up_logs(chosen.log_format)
 
-    app = FastAPI(
+    app = ControlPlane(
         title="Hearth control plane",
         version="1",
         description="Models, datasets, fine-tuning jobs and deployments. Errors are google.rpc.Status.",
@@ -88,6 +123,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.settings = chosen
+    app.state.numbers, app.state.tracing = ApiNumbers(), start_tracing("api")
     app.add_middleware(BodyLimit, limit=chosen.request_body_limit, seconds=chosen.request_body_seconds)
     install_error_handlers(app)
     for router in ROUTERS:

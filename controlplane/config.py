@@ -113,6 +113,12 @@ class Settings(BaseSettings):
     """Where the gateway forwards control-plane paths; unset when an ingress does that."""
     gateway_host: str = "127.0.0.1"
     gateway_port: int = Field(default=8600, ge=1, le=65535)
+    drain_seconds: int = Field(default=5, ge=0, le=86_400)
+    """How long requests in flight get when the api or the gateway is told to stop."""
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """Where this part serves its metrics and its health to whoever watches it, without a key."""
+    log_format: Literal["text", "json"] = "text"
 
     request_body_limit: int = Field(default=4 * 1024 * 1024, ge=1024)
     """Bytes of a JSON body on the control plane."""
@@ -144,6 +150,8 @@ class Settings(BaseSettings):
     """Fine-tuning jobs that train at the same time; the others wait as PENDING."""
     checkpoint_seconds: float = Field(default=60.0, ge=1, le=86_400)
     """How much training at most is done again when a trainer is lost."""
+    inspection_memory_gib: int = Field(default=8, ge=2)
+    """What each process of an inspection may take of the worker's address space."""
     max_lora_rank: Literal[8, 16, 32, 64] = 64
 
     quotas: Annotated[dict[str, Allowance] | None, NoDecode, BeforeValidator(reader(Quotas))] = None

@@ -131,13 +131,16 @@ class LeaseColumns:
 
 
 def make_engine(database_url: str, pool_size: int = 10) -> Engine:
-    engine = create_engine(database_url, pool_size=pool_size, max_overflow=pool_size)
+    """Opens up to twice `pool_size` connections. Its errors, which are logged, show no statement's values."""
+    engine = create_engine(database_url, pool_size=pool_size, max_overflow=pool_size, hide_parameters=True)
     event.listen(engine, "checkout", replace_ended)
     return engine
 
 
 def make_async_engine(database_url: str, pool_size: int = 10) -> AsyncEngine:
-    engine = create_async_engine(database_url, pool_size=pool_size, max_overflow=pool_size)
+    engine = create_async_engine(
+        database_url, pool_size=pool_size, max_overflow=pool_size, hide_parameters=True
+    )
     event.listen(engine.sync_engine, "checkout", replace_ended)
     return engine
 
@@ -203,9 +206,13 @@ def import_tables() -> None:
 
 
 def migrate(database_url: str) -> None:
-    """Bring the schema to the newest revision. Safe to run from several processes at once."""
+    """Bring the schema to the newest revision. Safe to run from several processes at once.
+
+    Raises ValueError for a schema of a newer Hearth, whose revisions this one does not know.
+    """
     from alembic import command
     from alembic.config import Config
+    from alembic.util import CommandError
 
     config = Config(toml_file=str(PROJECT_ROOT / "pyproject.toml"))
     config.attributes["database_url"] = database_url
@@ -216,5 +223,7 @@ def migrate(database_url: str) -> None:
             connection.commit()
             command.upgrade(config, "head")
             connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": MIGRATION_LOCK})
+    except CommandError as error:
+        raise ValueError(f"the schema cannot be brought to this version's: {error}") from error
     finally:
         engine.dispose()

@@ -111,10 +111,14 @@ class Cache(_Part):
 
 
 class NodePools(_Part):
-    """Everything that deployments on Kubernetes need to be told."""
+    """Everything that deployments and fine-tuning jobs on Kubernetes need to be told."""
 
     image: Annotated[str, Field(min_length=1)]
     """Of the engine: Hearth's workers and vLLM."""
+    trainer_image: str = ""
+    """Of the trainer: Hearth's workers and what they train with; empty for the same as the engine's."""
+    training_pools: tuple[str, ...] = ()
+    """The names of the pools that fine-tuning jobs train on; empty for those of the first pool's kind."""
     namespace_prefix: str = "hearth"
     platform_namespace: str = "hearth"
     """Where Hearth's own pods run, which alone may reach engines."""
@@ -129,6 +133,9 @@ class NodePools(_Part):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two pools are called {name}")
+        for name in self.training_pools:
+            if name not in names:
+                raise ValueError(f"trainingPools: there is no pool {name}")
         if not DNS_LABEL.fullmatch(self.namespace_prefix):
             raise ValueError(f"namespacePrefix {self.namespace_prefix!r} is no short DNS label")
         if self.namespace_prefix in RESERVED_PREFIXES:
@@ -144,4 +151,11 @@ class NodePools(_Part):
         """Those with such accelerators, the cheapest first; left open, those of the first pool's kind."""
         kind = self.pools[0].accelerator_type if accelerator_type == UNSPECIFIED else accelerator_type
         found = [pool for pool in self.pools if pool.accelerator_type == kind]
+        return tuple(sorted(found, key=lambda pool: pool.price))
+
+    def pools_for_training(self) -> tuple[NodePool, ...]:
+        """The cheapest first."""
+        if not self.training_pools:
+            return self.pools_for(UNSPECIFIED)
+        found = [pool for pool in self.pools if pool.name in self.training_pools]
         return tuple(sorted(found, key=lambda pool: pool.price))

@@ -8,44 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
 from typing import NamedTuple, TextIO
-from urllib.parse import quote
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+import msgspec
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from controlplane.observability.logs import FACTS, Format, clock, utc
+from controlplane.observability.requests import QUIET, Noted, given_ids, new_id, shown_path
+from controlplane.observability.traces import Trace, end_request
 from gateway.errors import ClientGone
+from gateway.gateway import Gateway
 
 log = logging.getLogger("hearth.gateway.access")
 
-QUIET = ("/healthz", "/readyz", "/metrics")
 CLIENT_GONE = 499
-PLAIN_PATH = re.compile(r"[A-Za-z0-9_./:-]{1,200}")
 WRITTEN_AFTER = 0.2
 MOST_LINES = 1000
 """So many are written at once, without waiting."""
-
-
-class Noted:
-    """A `send` that remembers the answer's status; without one the caller has left."""
-
-    __slots__ = ("_send", "has_begun", "status")
-
-    def __init__(self, send: Send) -> None:
-        self.status = CLIENT_GONE
-        self.has_begun = False
-        self._send = send
-
-    async def __call__(self, message: Message) -> None:
-        if not self.has_begun:
-            self.has_begun = True
-            self.status = message["status"]
-        await self._send(message)
 
 
 class Seen(NamedTuple):
@@ -62,7 +45,8 @@ class Seen(NamedTuple):
 class Lines:
     """Lines on their way to a stream; they are made when they are written."""
 
-    def __init__(self, stream: Callable[[], TextIO] = lambda: sys.stderr) -> None:
+    def __init__(self, kind: Format = "text", stream: Callable[[], TextIO] = lambda: sys.stderr) -> None:
+        self._written = as_json if kind == "json" else as_text
         self._stream = stream
         self._held: list[Seen] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -83,13 +67,15 @@ class Lines:
             # A log that cannot be written must not cost anybody an answer.
             with suppress(OSError):
                 stream = self._stream()
-                lines = [f"{clock(seen.moment)} INFO {log.name} {line(seen)}\n" for seen in held]
-                stream.write("".join(lines))
+                stream.write("".join([self._written(seen) for seen in held]))
                 stream.flush()
 
 
 class AccessLog:
-    """ASGI middleware: logs and counts requests. Endpoints add to `scope["notes"]` what they learn."""
+    """ASGI middleware: logs, counts and traces requests. Endpoints add to `scope["notes"]` what they learn.
+
+    They find an id that no other request has as `scope["unique_id"]`, and the trace as `scope["trace"]`.
+    """
 
     def __init__(self, app: ASGIApp, lines: Lines) -> None:
         self._app = app
@@ -99,9 +85,17 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        notes: dict[str, str] = {}
+        gateway: Gateway = scope["app"].state.gateway
+        given, traceparent = given_ids(scope["headers"])
+        scope["unique_id"] = unique = new_id()
+        notes = {"request_id": given or unique}
         scope["notes"] = notes
-        noted = Noted(send)
+        scope["trace"] = trace = gateway.tracing.begin(scope["method"], "SERVER", traceparent)
+        if trace.trace_id:
+            notes["trace_id"] = trace.trace_id
+        # Each request is a task with a context of its own.
+        FACTS.set(notes)
+        noted = Noted(send, notes["request_id"], CLIENT_GONE)
         started = time.monotonic()
         try:
             await self._app(scope, receive, noted)
@@ -111,32 +105,41 @@ class AccessLog:
             noted.status = 500
             raise
         finally:
-            self._count(scope, noted.status)
+            gateway.telemetry.requests[endpoint_of(scope), noted.status] += 1
+            if trace.trace_id:
+                end_trace(trace, scope, noted.status, notes)
             if scope["path"] not in QUIET and log.isEnabledFor(logging.INFO):
                 seconds = time.monotonic() - started
                 seen = Seen(time.time(), scope["method"], scope["path"], noted.status, seconds, notes)
                 self._lines.add(seen)
 
-    def _count(self, scope: Scope, status: int) -> None:
-        # The route's own pattern, so that callers cannot make up labels without end.
-        route = scope.get("route")
-        endpoint = route.path if route is not None else "none"
-        scope["app"].state.gateway.telemetry.requests[endpoint, status] += 1
+
+def endpoint_of(scope: Scope) -> str:
+    """The route's own pattern, so that callers cannot make up labels without end."""
+    route = scope.get("route")
+    return route.path if route is not None else "none"
 
 
-def line(seen: Seen) -> str:
+def end_trace(trace: Trace, scope: Scope, status: int, notes: dict[str, str]) -> None:
+    known = {"hearth.account": notes["account"]} if "account" in notes else {}
+    end_request(trace, scope["method"], endpoint_of(scope), status, notes["request_id"], known)
+
+
+def as_text(seen: Seen) -> str:
     known = "".join([f" {name}={value}" for name, value in seen.notes.items()])
-    path = seen.path
-    if not PLAIN_PATH.fullmatch(path):
-        path = quote(path, safe="/:")[:200]
-    return f"{seen.method} {path} {seen.status} {seen.seconds * 1000:.0f}ms{known}"
+    return f"{clock(seen.moment)} INFO {log.name} {message(seen)}{known}\n"
 
 
-def clock(moment: float) -> str:
-    """As the log's other lines have it: local time, with milliseconds."""
-    return f"{_second(int(moment))},{int(moment * 1000) % 1000:03d}"
+def as_json(seen: Seen) -> str:
+    content = {
+        "time": utc(seen.moment),
+        "level": "INFO",
+        "logger": log.name,
+        "message": message(seen),
+        **seen.notes,
+    }
+    return msgspec.json.encode(content).decode() + "\n"
 
 
-@lru_cache(maxsize=4)
-def _second(moment: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+def message(seen: Seen) -> str:
+    return f"{seen.method} {shown_path(seen.path)} {seen.status} {seen.seconds * 1000:.0f}ms"

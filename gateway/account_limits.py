@@ -21,6 +21,8 @@ from controlplane.resources.quotas.catalog import (
     MONTHLY_SPEND,
     PROMPT_TOKENS_A_MINUTE,
     REQUESTS_A_MINUTE,
+    STORED_RESPONSE_BYTES,
+    STORED_RESPONSES,
     Allowance,
 )
 from controlplane.resources.quotas.limits import Limit, limit_for
@@ -30,7 +32,7 @@ from controlplane.resources.tables import AccountRow
 from gateway.errors import GatewayError
 
 TOKEN_QUOTAS = {"prompt": PROMPT_TOKENS_A_MINUTE, "generated": GENERATED_TOKENS_A_MINUTE}
-A_MINUTE = (REQUESTS_A_MINUTE, *TOKEN_QUOTAS.values())
+OF_GATEWAYS = (REQUESTS_A_MINUTE, *TOKEN_QUOTAS.values(), STORED_RESPONSES, STORED_RESPONSE_BYTES)
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class AccountLimits:
     overspent: Mapping[str, str] = field(default_factory=dict)
     """Why nothing more is answered, by account."""
     quotas: Mapping[tuple[str, str], Limit] = field(default_factory=dict)
-    """What is allowed a minute, by account and quota, where it differs from the platform's own."""
+    """What is allowed, by account and quota, where it differs from the platform's own."""
     allowances: Mapping[str, Allowance] = field(default_factory=lambda: DEFAULTS)
     suspended: Mapping[str, str] = field(default_factory=dict)
     """Why, by account; but for the spend, which counts by the month."""
@@ -59,6 +61,10 @@ class AccountLimits:
             found = {kind: self._limit(account_id, quota) for kind, quota in TOKEN_QUOTAS.items()}
             self._tokens[account_id] = found
         return found
+
+    def stored(self, account_id: str) -> tuple[Limit, Limit]:
+        """How many responses may be stored, and how many bytes of them."""
+        return self._limit(account_id, STORED_RESPONSES), self._limit(account_id, STORED_RESPONSE_BYTES)
 
     def _limit(self, account_id: str, quota: str) -> Limit:
         found = self.quotas.get((account_id, quota)) or self._usual.get((account_id, quota))
@@ -123,7 +129,7 @@ def load_limits(session: Session, allowances: Mapping[str, Allowance]) -> Accoun
         account_id: overspent_text(limit, cost, month, users[account_id], counts.get(account_id, 0))
         for account_id, (limit, cost) in over.items()
     }
-    rows = session.scalars(select(QuotaRow).where(QuotaRow.id.in_(A_MINUTE)))
+    rows = session.scalars(select(QuotaRow).where(QuotaRow.id.in_(OF_GATEWAYS)))
     limits = [limit_for(row.account_id, row.id, allowances[row.id], row) for row in rows]
     quotas = {(limit.account_id, limit.id): limit for limit in limits}
     suspended = select(AccountRow.id, AccountRow.suspend_state).where(

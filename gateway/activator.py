@@ -17,6 +17,7 @@ from gateway.errors import GatewayError, unavailable
 from gateway.limits import Limits
 from gateway.load import LoadBook
 from gateway.snapshot import Route
+from gateway.telemetry import Telemetry
 
 log = logging.getLogger("hearth.gateway")
 
@@ -28,12 +29,13 @@ RETRY_SECONDS = 2.0
 
 
 class Activator:
-    def __init__(self, limits: Limits, book: LoadBook, wake: Wake) -> None:
+    def __init__(self, limits: Limits, book: LoadBook, wake: Wake, telemetry: Telemetry) -> None:
         self.held = 0
         self.held_bytes = 0
         self._limits = limits
         self._book = book
         self._wake = wake
+        self._telemetry = telemetry
         self._woken: dict[uuid.UUID, float] = {}
         self._news = asyncio.Event()
 
@@ -101,6 +103,7 @@ class Activator:
         self._woken[deployment.uid] = now
         try:
             await self._wake(deployment.uid)
+            self._telemetry.see_cold_start(deployment.name)
         except DATABASE_ERRORS as error:
             log.warning("%s cannot be woken now: %s", deployment.name, first_line(error))
 
@@ -115,12 +118,14 @@ class Activator:
         self.held += 1
         self.held_bytes += size
         self._book.wait(route.deployment.uid, 1)
+        began = time.monotonic()
         try:
             yield
         finally:
             self.held -= 1
             self.held_bytes -= size
             self._book.wait(route.deployment.uid, -1)
+            self._telemetry.see_wait(route.deployment.name, time.monotonic() - began)
             if not self.held:
                 self._woken.clear()
 

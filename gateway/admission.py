@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from gateway.errors import GatewayError, unavailable
+from gateway.errors import GatewayError, key_used_up, unavailable
+from gateway.key_limits import CONCURRENT
 
 
 class Admission:
@@ -13,13 +14,18 @@ class Admission:
         self.bytes = 0
         """Of the bodies of all requests that are held."""
         self.account_bytes: Counter[str] = Counter()
+        self.held_of_keys: Counter[str] = Counter()
+        """Of those that have a limit of their own."""
         self._most_bytes = most_bytes
         self._count = 0
         self._total = total
         self._per_account = per_account
 
-    def enter(self, account_id: str) -> Place:
-        """A place for the length of a `with` block; 429 or 503 at once when there is none."""
+    def enter(self, account_id: str, key_id: str = "", most_of_key: int | None = None) -> Place:
+        """A place for the length of a `with` block; 429 or 503 at once when there is none.
+
+        Of a key that has a limit, the limit as well.
+        """
         if self.held[account_id] >= self._per_account:
             raise GatewayError(
                 429,
@@ -29,9 +35,15 @@ class Admission:
             )
         if self._count >= self._total:
             raise unavailable("OVERLOADED", "the gateway is at its limit of requests in flight")
+        counted_key = "" if most_of_key is None else key_id
+        if most_of_key is not None and self.held_of_keys[key_id] >= most_of_key:
+            text = "requests at one time, and has as many in flight"
+            raise key_used_up(key_id, CONCURRENT, most_of_key, text, 1)
         self._count += 1
         self.held[account_id] += 1
-        return Place(self, account_id)
+        if counted_key:
+            self.held_of_keys[counted_key] += 1
+        return Place(self, account_id, counted_key)
 
     def hold(self, account_id: str, size: int) -> None:
         """Of what there is room for, one account gets half."""
@@ -47,21 +59,26 @@ class Admission:
         self.bytes += size
         self.account_bytes[account_id] += size
 
-    def leave(self, account_id: str, size: int) -> None:
+    def leave(self, account_id: str, size: int, key_id: str = "") -> None:
         self._count -= 1
         self.bytes -= size
         self.account_bytes[account_id] -= size
         self.held[account_id] -= 1
         if not self.held[account_id]:
             del self.held[account_id], self.account_bytes[account_id]
+        if key_id:
+            self.held_of_keys[key_id] -= 1
+            if not self.held_of_keys[key_id]:
+                del self.held_of_keys[key_id]
 
 
 class Place:
     """A request's place; what is held of its body is let go of with it."""
 
-    __slots__ = ("_account_id", "_admission", "_bytes")
+    __slots__ = ("_account_id", "_admission", "_bytes", "_key_id")
 
-    def __init__(self, admission: Admission, account_id: str) -> None:
+    def __init__(self, admission: Admission, account_id: str, key_id: str = "") -> None:
+        self._key_id = key_id
         self._admission = admission
         self._account_id = account_id
         self._bytes = 0
@@ -80,4 +97,4 @@ class Place:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._admission.leave(self._account_id, self._bytes)
+        self._admission.leave(self._account_id, self._bytes, self._key_id)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+import asyncio
+import gc
+import os
 import resource
+import signal
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,10 +19,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from controlplane.config import Settings, get_settings
+from controlplane.observability.health import on_loop, verdict
+from controlplane.observability.logs import Format, set_up_logs
+from controlplane.observability.metrics import CONTENT_TYPE
+from controlplane.observability.port import WatchPort, open_port
+from controlplane.observability.requests import Noted
 from gateway.access import authenticate
-from gateway.access_log import AccessLog, Lines, Noted
+from gateway.access_log import AccessLog, Lines
 from gateway.embeddings.endpoints import EMBEDDINGS, RERANK
 from gateway.errors import ClientGone, GatewayError, error_response, internal
 from gateway.exchange import ModelEndpoint
@@ -29,6 +39,7 @@ from gateway.messages.errors import message_error
 from gateway.openai import CHAT, COMPLETION, get_model, list_models
 from gateway.responses.endpoints import (
     RESPONSES,
+    StoredEndpoint,
     cancel_response,
     delete_response,
     get_response,
@@ -45,18 +56,22 @@ CONTROL_PATHS = ("/verifyApiKey", "/version", "/openapi.json", "/docs", "/docs/{
 class GatewayApp(Starlette):
     """Calls the endpoints of `MODEL_ROUTES` by themselves.
 
-    Routing and middleware, which the other paths pass through, would take as long as the work itself.
+    Routing and middleware, which the other paths pass through, would take as long as the work itself. These
+    are also told who has called a proxy before this gateway, if `FORWARDED_ALLOW_IPS` names it.
     """
 
-    def __init__(self, **options: Any) -> None:
-        self._lines = Lines()
+    def __init__(self, log_format: Format, **options: Any) -> None:
+        self._lines = Lines(log_format)
         super().__init__(middleware=[Middleware(AccessLog, self._lines)], **options)
+        # uvicorn has types of its own for what Starlette calls the same.
+        routed: Any = super().__call__
+        self._others: Any = ProxyHeadersMiddleware(routed, os.environ.get("FORWARDED_ALLOW_IPS", "127.0.0.1"))
         self._models = {route.path: AccessLog(Answered(route), self._lines) for route in MODEL_ROUTES}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._models.get(scope["path"]) if scope["type"] == "http" else None
         if endpoint is None or scope["method"] != "POST":
-            await super().__call__(scope, receive, send)
+            await self._others(scope, receive, send)
         else:
             scope["app"] = self
             await endpoint(scope, receive, send)
@@ -89,20 +104,26 @@ class Answered:
 
 def create_app(settings: Settings | None = None, limits: Limits | None = None) -> Starlette:
     """The ASGI app; settings come from the environment unless given."""
-    if settings is None:
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     chosen = settings or get_settings()
+    if settings is None:
+        set_up_logs(chosen.log_format)
+        collect_rarely()
 
     @asynccontextmanager
     async def lifespan(app: GatewayApp) -> AsyncIterator[None]:
         allow_many_connections()
         gateway = app.state.gateway = Gateway(chosen, limits or Limits())
         gateway.start()
+        port = watched(gateway)
+        say_when_stopping(gateway)
         yield
+        if port is not None:
+            await asyncio.to_thread(port.close)
         await gateway.stop()
         app.write_lines()
 
     return GatewayApp(
+        chosen.log_format,
         routes=_routes(),
         lifespan=lifespan,
         exception_handlers={
@@ -113,10 +134,47 @@ def create_app(settings: Settings | None = None, limits: Limits | None = None) -
     )
 
 
+def watched(gateway: Gateway) -> WatchPort | None:
+    loop = asyncio.get_running_loop()
+
+    async def missing_for_life() -> list[str]:
+        return gateway.missing_for_life()
+
+    async def missing_for_work() -> list[str]:
+        return gateway.missing_for_work()
+
+    return open_port(
+        gateway.settings,
+        metrics=gateway.telemetry.render,
+        alive=on_loop(loop, missing_for_life),
+        ready=on_loop(loop, missing_for_work),
+    )
+
+
+def say_when_stopping(gateway: Gateway) -> None:
+    """Not ready from the signal on, while the server still answers what it has begun."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    stop = signal.getsignal(signal.SIGTERM)
+
+    def stopping(number: int, frame: Any) -> None:
+        gateway.is_draining = True
+        if callable(stop):
+            stop(number, frame)
+
+    signal.signal(signal.SIGTERM, stopping)
+
+
 def allow_many_connections() -> None:
     """Each request is a connection on both sides; systems allow few files unless they are asked for more."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def collect_rarely() -> None:
+    """What has been imported stays, so that the garbage collector need not go through it again and again."""
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 MODEL_ROUTES = [
@@ -136,12 +194,12 @@ def _routes() -> list[BaseRoute]:
     for prefix in INFERENCE_PREFIXES:
         stored = f"{prefix}/{RESPONSES.endpoint}"
         routes += [
-            Route(stored, list_responses, methods=["GET"]),
-            Route(f"{stored}/{{response_id}}", get_response, methods=["GET"]),
-            Route(f"{stored}/{{response_id}}", delete_response, methods=["DELETE"]),
+            Route(stored, StoredEndpoint(list_responses), methods=["GET"]),
+            Route(f"{stored}/{{response_id}}", StoredEndpoint(get_response), methods=["GET"]),
+            Route(f"{stored}/{{response_id}}", StoredEndpoint(delete_response), methods=["DELETE"]),
             Route(f"{stored}/{{response_id}}", NotAllowed("GET, DELETE")),
-            *_only("GET", f"{stored}/{{response_id}}/input_items", list_input_items),
-            *_only("POST", f"{stored}/{{response_id}}/cancel", cancel_response),
+            *_only("GET", f"{stored}/{{response_id}}/input_items", StoredEndpoint(list_input_items)),
+            *_only("POST", f"{stored}/{{response_id}}/cancel", StoredEndpoint(cancel_response)),
             *_only("GET", f"{prefix}/models", list_models),
             *_only("GET", f"{prefix}/models/{{model:path}}", get_model),
         ]
@@ -176,14 +234,17 @@ class ControlPlane:
         await relay.forward(scope, receive, send)
 
 
-async def _alive(_: Request) -> Response:
-    return JSONResponse({"status": "ok"})
+async def _alive(request: Request) -> Response:
+    return _verdict(request.app.state.gateway.missing_for_life())
 
 
 async def _ready(request: Request) -> Response:
-    if request.app.state.gateway.is_ready:
-        return JSONResponse({"status": "ok"})
-    return JSONResponse({"status": "not ready"}, status_code=503)
+    return _verdict(request.app.state.gateway.missing_for_work())
+
+
+def _verdict(missing: list[str]) -> Response:
+    status, body = verdict(missing)
+    return JSONResponse(body, status_code=status)
 
 
 async def _metrics(request: Request) -> Response:
@@ -193,7 +254,7 @@ async def _metrics(request: Request) -> Response:
     operators = (gateway.settings.account_id, gateway.settings.platform_account)
     if key.role != "admin" or key.account_id not in operators:
         raise GatewayError(403, "PERMISSION_DENIED", "metrics are for an admin of the operator's account")
-    return Response(gateway.telemetry.render(), media_type="text/plain; version=0.0.4")
+    return Response(gateway.telemetry.render(), media_type=CONTENT_TYPE)
 
 
 def rendered(error: GatewayError, path: str) -> Response:

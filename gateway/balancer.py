@@ -90,8 +90,10 @@ class Balancer:
         self.in_flight[uid] += 1
 
         def release() -> None:
-            self.in_flight[uid] -= 1
-            if not self.in_flight[uid]:
+            left = self.in_flight[uid] - 1
+            if left:
+                self.in_flight[uid] = left
+            else:
                 del self.in_flight[uid]
 
         return release

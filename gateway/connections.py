@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import httptools
 
 from gateway.limits import Limits
+from gateway.timers import Bound, Timers
 
 # Engines close idle connections after 5 s; using one again later races with that.
 KEEPALIVE_SECONDS = 4.0
@@ -51,7 +52,7 @@ class Connection(asyncio.Protocol):
         self,
         address: Address,
         limits: Limits,
-        loop: asyncio.AbstractEventLoop,
+        timers: Timers,
         on_idle: Callable[[Connection], None],
     ) -> None:
         self.address = address
@@ -61,10 +62,11 @@ class Connection(asyncio.Protocol):
         """The whole answer has arrived."""
         self._limits = limits
         self._on_idle = on_idle
-        self._loop = loop
+        self._timers = timers
+        self._loop = timers.loop
         self._parser: httptools.HttpResponseParser | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | Bound | None = None
         self._busy = self._lasting = self._paused = False
         self._clear()
 
@@ -85,7 +87,7 @@ class Connection(asyncio.Protocol):
         self._clear()
         self._busy = True
         self._heard = self._loop.time()
-        self._timer = self._loop.call_later(self._limits.silence_seconds, self._look)
+        self._timer = self._timers.after(self._limits.silence_seconds, self._look)
         self._transport.write(request)
         while not self.status:
             await self._more()
@@ -240,15 +242,19 @@ class Connections:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._loop = asyncio.get_running_loop()
+        self._timers = Timers(self._loop)
         self._idle: defaultdict[Address, list[Connection]] = defaultdict(list)
         self._sweep: asyncio.TimerHandle | None = None
 
-    async def post(self, url: str, path: str, content: bytes, request_id: str) -> Connection:
+    async def post(
+        self, url: str, path: str, content: bytes, request_id: str, traceparent: str = ""
+    ) -> Connection:
         """The connection on which an answer has begun. Raises Unreachable, Silent or Broken."""
         address, host = _address(url)
+        trace = f"traceparent: {traceparent}\r\n" if traceparent else ""
         request = (
             f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
-            f"X-Request-Id: {request_id}\r\nContent-Length: {len(content)}\r\n\r\n"
+            f"X-Request-Id: {request_id}\r\n{trace}Content-Length: {len(content)}\r\n\r\n"
         ).encode() + content
         kept = self._take(address)
         if kept is not None:
@@ -281,7 +287,7 @@ class Connections:
         try:
             async with asyncio.timeout(self._limits.connect_seconds):
                 _, made = await self._loop.create_connection(
-                    lambda: Connection(address, self._limits, self._loop, self._keep), *address
+                    lambda: Connection(address, self._limits, self._timers, self._keep), *address
                 )
         except (OSError, TimeoutError) as error:
             raise Unreachable(f"no connection: {str(error) or type(error).__name__}") from None

@@ -8,9 +8,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from controlplane.checks.tool_calls import PLAIN_TEMPLATE, CallForm
 from gateway.checks import boolean, extra_input, integer, mapping, one_of, only
@@ -34,6 +35,7 @@ from gateway.tools.prompt import with_functions
 from gateway.tools.requested import Calling, read_calling
 
 SHORT_IDS = "mistral"
+CHECKED = HINTS | TRANSLATED
 PLUGGED_IN = ("typical_p", "mirostat_target", "mirostat_lr")
 EXTRAS = frozenset({"echo", "raw_output", "perf_metrics_in_response", "logprobs"})
 EFFORTS = ("none", "low", "medium", "high")
@@ -48,8 +50,7 @@ CONTRADICTIONS = {
 }
 
 
-@dataclass(frozen=True)
-class EngineRequest:
+class EngineRequest(msgspec.Struct, frozen=True):
     """A checked request: the engine's body without its `model`, and how the answer is to be shaped."""
 
     body: dict[str, Any]
@@ -60,7 +61,7 @@ class EngineRequest:
     """A chat caller asked for logprobs by number, and reads them in the completions' shape."""
     exact_max_tokens: int | None
     """Refuse a prompt that leaves fewer tokens than this, instead of giving what is left."""
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    headers: list[tuple[bytes, bytes]] = msgspec.field(default_factory=list)
     """Of the answer, besides the usual ones."""
     calls: CallAnswers | None = None
     """Turns the answer into calls, where it may be one."""
@@ -127,12 +128,16 @@ def given(sent: Mapping[str, Any], known: Mapping[str, Parameter]) -> dict[str, 
 
 
 def _shared(fields: Mapping[str, Any], cache_scope: str | None) -> dict[str, Any]:
-    for checks in (HINTS, TRANSLATED):
-        for name in checks.keys() & fields.keys():
-            checks[name](name, fields[name])
-    body = {name: check(name, fields[name]) for name, check in PASSED.items() if name in fields}
-    salt = cache_salt(cache_scope, fields)
-    return body | _sampling(body, fields) | ({"cache_salt": salt} if salt else {})
+    body: dict[str, Any] = {}
+    for name, value in fields.items():
+        if check := CHECKED.get(name):
+            check(name, value)
+        elif check := PASSED.get(name):
+            body[name] = check(name, value)
+    body |= _sampling(body, fields)
+    if salt := cache_salt(cache_scope, fields):
+        body["cache_salt"] = salt
+    return body
 
 
 def _sampling(body: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -196,9 +201,18 @@ def cache_salt(scope: str | None, fields: Mapping[str, Any]) -> str | None:
             raise unsupported("prompt_cache_max_len", "only 0, which keeps the prompt out of all caches")
         return secrets.token_hex(32)
     isolation_key = fields.get("prompt_cache_isolation_key")
-    if scope is None and isolation_key is None:
-        return None
-    return hashlib.sha256(f"{scope or ''}\0{isolation_key or ''}".encode()).hexdigest()
+    if isolation_key is None:
+        return None if scope is None else _salt_of_account(scope)
+    return _salt(scope or "", isolation_key)
+
+
+@lru_cache(maxsize=4096)
+def _salt_of_account(account_id: str) -> str:
+    return _salt(account_id, "")
+
+
+def _salt(scope: str, isolation_key: str) -> str:
+    return hashlib.sha256(f"{scope}\0{isolation_key}".encode()).hexdigest()
 
 
 def _finish(

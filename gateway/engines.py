@@ -6,11 +6,11 @@ import logging
 import re
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from controlplane.observability.traces import Trace
 from gateway.affinity import affinity_of
 from gateway.balancer import Balancer
 from gateway.checks import NOT_JSON
@@ -21,6 +21,7 @@ from gateway.limits import Limits
 from gateway.parameters import PASSED
 from gateway.snapshot import Route, Target
 from gateway.sse import EventParts, EventTooLarge, NoEnd, data_of
+from gateway.telemetry import Telemetry
 
 log = logging.getLogger("hearth.gateway")
 
@@ -44,12 +45,19 @@ class EngineFailed(GatewayError):
         super().__init__(502, "BAD_GATEWAY", "the model's engine failed to answer")
 
 
+class NoneReached(GatewayError):
+    """No replica could be asked. Nothing came of the request."""
+
+    def __init__(self) -> None:
+        message = "the model's replicas cannot be reached at the moment; try again"
+        super().__init__(503, "UNAVAILABLE", message, headers={"Retry-After": "1"})
+
+
 class EngineDied(Exception):
     """The engine stopped in the middle of its answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """An engine's answer whose first part has arrived: all of it, or a stream's first events."""
 
     whole: dict[str, Any]
@@ -76,37 +84,51 @@ def read_events(part: bytes) -> list[dict[str, Any]]:
 class Engines:
     """Asks replicas. Only the two paths of the API are ever asked for, and `/tokenize`."""
 
-    def __init__(self, limits: Limits, balancer: Balancer) -> None:
+    def __init__(self, limits: Limits, balancer: Balancer, telemetry: Telemetry) -> None:
         self.limits = limits
         self.balancer = balancer
+        self.telemetry = telemetry
         self.connections = Connections(limits)
 
     async def close(self) -> None:
         await self.connections.close()
 
-    def ask(self, route: Route, endpoint: str, request: EngineRequest, request_id: str) -> Asking:
+    def ask(
+        self, route: Route, endpoint: str, request: EngineRequest, request_id: str, trace: Trace
+    ) -> Asking:
         """The first replica's answer, or a second one's when nothing came of the first.
 
         `route` must have targets. The answer is read inside of the block; leaving it in the middle closes the
         connection, which is what stops an engine that is still generating.
         """
-        return Asking(self, route, endpoint, request, request_id)
+        return Asking(self, route, endpoint, request, request_id, trace)
 
 
 class Asking:
     """One request on its way to a replica: `async with` gives its answer, and lets go of it at the end."""
 
     def __init__(
-        self, engines: Engines, route: Route, endpoint: str, request: EngineRequest, request_id: str
+        self,
+        engines: Engines,
+        route: Route,
+        endpoint: str,
+        request: EngineRequest,
+        request_id: str,
+        trace: Trace,
     ) -> None:
         self.engines = engines
         self.route = route
         self.request_id = request_id
+        self.trace = trace
         self._endpoint = endpoint
         self._request = request
         self._call: _Call | None = None
 
     async def __aenter__(self) -> Answer:
+        with self.trace.step("first byte"):
+            return await self._first_answer()
+
+    async def _first_answer(self) -> Answer:
         balancer, targets = self.engines.balancer, self.route.targets
         affinity = affinity_of(self.route, self._request) if len(targets) > 1 else None
         failed: list[uuid.UUID] = []
@@ -117,11 +139,13 @@ class Asking:
                 answer = await call.answer(self._endpoint, self._request)
             except Unreachable as error:
                 call.release()
+                self.engines.telemetry.see_failure(self.route.deployment.name, "unreachable")
                 log.warning("replica %s of %s: %s", target.replica_uid, self.route.deployment.name, error)
                 balancer.avoid(target)
                 failed.append(target.replica_uid)
             except EngineFailed:
                 call.release()
+                self.engines.telemetry.see_failure(self.route.deployment.name, "failed")
                 balancer.avoid(target)
                 failed.append(target.replica_uid)
                 if len(failed) in (ATTEMPTS, len(targets)):
@@ -132,7 +156,7 @@ class Asking:
             else:
                 self._call = call
                 return answer
-        raise unavailable("UNAVAILABLE", "the model's replicas cannot be reached at the moment; try again")
+        raise NoneReached()
 
     async def __aexit__(self, *_: object) -> None:
         if self._call is not None:
@@ -147,6 +171,7 @@ class _Call:
         self._limits = asking.engines.limits
         self._route = asking.route
         self._request_id = asking.request_id
+        self._traceparent = asking.trace.traceparent
         self._target = target
         self._connection: Connection | None = None
         self._events: EventParts | None = None
@@ -173,7 +198,9 @@ class _Call:
         content = msgspec.json.encode({**body, "model": self._target.engine_name})
         post = self._connections.post
         try:
-            self._connection = await post(self._target.url, path, content, self._request_id)
+            self._connection = await post(
+                self._target.url, path, content, self._request_id, self._traceparent
+            )
         except Silent:
             raise _too_slow() from None
         except Broken as error:

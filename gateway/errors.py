@@ -81,8 +81,18 @@ def too_large(limit: int) -> GatewayError:
     return GatewayError(413, "REQUEST_TOO_LARGE", f"the request's body is larger than {limit} bytes")
 
 
+def too_late() -> GatewayError:
+    return GatewayError(408, "REQUEST_TIMEOUT", "the request's body did not arrive in time")
+
+
 def unavailable(code: str, message: str, retry_after: int = 1) -> GatewayError:
     return GatewayError(503, code, message, headers={"Retry-After": str(retry_after)})
+
+
+def key_used_up(key_id: str, field: str, most: int, rest: str, wait: int) -> GatewayError:
+    """A limit that the key itself has; `rest` reads on after the number."""
+    text = f"{field} of the API key {key_id} is used up: it may make {most:,} {rest}"
+    return GatewayError(429, "RESOURCE_EXHAUSTED", text, headers={"Retry-After": str(wait)})
 
 
 def internal() -> GatewayError:

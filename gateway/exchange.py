@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
 from starlette.types import Receive, Scope, Send
 
 from controlplane.checks.architectures import GENERATE
 from controlplane.checks.tool_calls import CallForm
+from controlplane.observability.traces import Trace
 from gateway.access import (
     authenticate,
     find_route,
@@ -22,21 +27,24 @@ from gateway.access import (
 )
 from gateway.answers import MalformedAnswer
 from gateway.dialect import EngineRequest
-from gateway.engines import EngineDied, read_events
+from gateway.engines import EngineDied, NoneReached, read_events
 from gateway.errors import GatewayError
 from gateway.gateway import Gateway
 from gateway.incoming import Incoming, read_headers, read_json
+from gateway.key_limits import TOGETHER, counted_as
 from gateway.keys import KnownKey
-from gateway.media.parts import Part, media_of, require_taken
-from gateway.metering import RANDOM, Tokens
+from gateway.media.parts import Part, media_of, require_pixels, require_taken, take_pixels
+from gateway.metering import Tokens
 from gateway.sending import BoundedSend
 from gateway.snapshot import Route
+from gateway.spans import engine_step, usage_of
 from gateway.tools.answers import WrongCall
 from gateway.voices import Asked, Voice
 
 Headers = list[tuple[bytes, bytes]]
 
 CLIENT_GONE = 499
+JSON = (b"content-type", b"application/json")
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 NO_CHAT = "model is missing conversation_config, please use /completions API instead"
 
@@ -61,8 +69,7 @@ class Kind:
     """Finds what a request only refers to, and counts its bytes; the kind that knows it."""
 
 
-@dataclass(frozen=True)
-class Patience:
+class Patience(msgspec.Struct, frozen=True):
     """How long a request may wait for a first replica, and what it holds in memory meanwhile."""
 
     size: int
@@ -80,25 +87,27 @@ class ModelEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         gateway: Gateway = scope["app"].state.gateway
         headers = read_headers(scope)
-        key = await authenticate(gateway, scope, headers)
-        with gateway.admission.enter(key.account_id) as place:
-            incoming = Incoming(receive, gateway.loop)
+        trace: Trace = scope["trace"]
+        with trace.step("authenticate"):
+            key = await authenticate(gateway, scope, headers)
+        with gateway.admission.enter(key.account_id, key.key_id, key.concurrent_requests) as place:
+            incoming = Incoming(receive, gateway.timers)
             sent = await read_json(incoming, headers, gateway.limits, place.hold)
             isolation = headers.get("x-prompt-cache-isolation-key")
             if isolation and sent.get("prompt_cache_isolation_key") is None:
                 sent["prompt_cache_isolation_key"] = isolation
-            kind, route = self._kind, await find_route(gateway, key, sent.get("model"))
+            with trace.step("resolve"):
+                kind, route = self._kind, await find_route(gateway, key, sent.get("model"))
             scope["notes"]["model"] = route.model.name
             if kind.prepare is not None:
                 kind = await kind.prepare(gateway, key, sent, place.hold)
-            exchange = Exchange(gateway, kind, key, route)
+            exchange = Exchange(gateway, kind, key, route, scope)
             request = exchange.translate(sent)
-            if session := headers.get("x-session-affinity"):
-                request = replace(request, session=session)
-            if told := await gateway.admit(key.account_id, exchange.route):
-                request = replace(request, headers=[*request.headers, *told])
+            told = await gateway.admit(key, exchange.route)
+            session = headers.get("x-session-affinity") or request.session
+            request = replace(request, session=session, headers=[*request.headers, *told])
             patience = Patience(place.size, read_patience(headers, gateway.limits), place.hold)
-            sending = BoundedSend(send, gateway.loop, gateway.limits.send_seconds, incoming.give_up)
+            sending = BoundedSend(send, gateway.timers, gateway.limits.send_seconds, incoming.give_up)
             try:
                 await incoming.until_gone(exchange.run(sent, request, sending, patience))
             finally:
@@ -108,15 +117,22 @@ class ModelEndpoint:
 class Exchange:
     """One request to a deployed model, from its translation to its row of usage."""
 
-    def __init__(self, gateway: Gateway, kind: Kind, key: KnownKey, route: Route) -> None:
+    def __init__(self, gateway: Gateway, kind: Kind, key: KnownKey, route: Route, scope: Scope) -> None:
         self.route = route
         self._gateway = gateway
         self._kind = kind
         self._key = key
-        self._id = f"{RANDOM.getrandbits(128):032x}"
+        self._id: str = scope["unique_id"]
+        self._request_id: str = scope["notes"]["request_id"]
+        """The same, unless the caller has given the request an id, which need not be unique."""
+        self._trace: Trace = scope["trace"]
         self._tokens = Tokens()
         self._started = time.monotonic()
         self._media: list[Part] = []
+        self._pixels = 0
+        """Of the images that were sent with the request itself."""
+        self._gone: frozenset[uuid.UUID] = frozenset()
+        """Replicas of a deployment that goes to zero: still in the routes, but no more at their addresses."""
         self._has_begun = False
         """Whether the head of the answer has been sent."""
 
@@ -133,6 +149,7 @@ class Exchange:
         self._media = list(media_of(request.body))
         if self._media:
             require_taken(self._media, model)
+            self._pixels = take_pixels(self._media)
         return request
 
     async def run(self, sent: dict[str, Any], request: EngineRequest, send: Send, patience: Patience) -> None:
@@ -141,14 +158,14 @@ class Exchange:
         asked = Asked(self._gateway, self._key, self.route, self._id, sent, request, self._tokens)
         voice = self._kind.voice(asked)
         in_flight, deployment = self._gateway.telemetry.in_flight, self.route.deployment
-        in_flight[deployment.name] += 1
+        name = deployment.name
+        in_flight[name] += 1
         self._gateway.load.begin(deployment.uid)
         status = CLIENT_GONE
         try:
             if self._media:
-                await self._gateway.images.inline(self._media, patience.hold, self._key.account_id)
-            await self._wait_for_replica(request, voice, send, patience)
-            status = await self._answer(request, voice, send)
+                await self._inline_images(patience.hold)
+            status = await self._reach(request, voice, send, patience)
         except GatewayError as error:
             status = error.status
             if not self._has_begun:
@@ -158,38 +175,84 @@ class Exchange:
             status = 500
             raise
         finally:
-            in_flight[deployment.name] -= 1
+            in_flight[name] -= 1
             self._gateway.load.end(deployment.uid, self._tokens.prompt, self._tokens.completion)
             if deployment.account_id != self._key.account_id:
                 self._gateway.token_rate.add(
                     self._key.account_id, self._tokens.prompt, self._tokens.completion
                 )
+            if self._key.tokens_per_minute is not None:
+                taken = self._tokens.prompt + self._tokens.completion
+                self._gateway.token_rate.count(counted_as(self._key.key_id), [(TOGETHER, taken)])
             self._record(status, request.stream)
+
+    async def _inline_images(self, hold: Callable[[int], None]) -> None:
+        require_pixels(self._pixels)
+        fetched = await self._gateway.images.inline(self._media, hold, self._key.account_id)
+        require_pixels(self._pixels + fetched)
+
+    async def _reach(self, request: EngineRequest, voice: Voice, send: Send, patience: Patience) -> int:
+        """Answer from a replica. Where none is at its address any more, the routes may be older than that."""
+        await self._wait_for_replica(request, voice, send, patience)
+        try:
+            return await self._answer(request, voice, send)
+        except NoneReached:
+            asked = self.route.targets
+            await self._gateway.look_again()
+            now = same_route(self._gateway, self.route)
+            if now.targets == asked and now.deployment.desired_replicas > 0:
+                raise
+            if not now.deployment.desired_replicas:
+                self._gone = frozenset(target.replica_uid for target in asked)
+        await self._wait_for_replica(request, voice, send, patience)
+        return await self._answer(request, voice, send)
 
     async def _wait_for_replica(
         self, request: EngineRequest, voice: Voice, send: Send, patience: Patience
     ) -> None:
+        self.route = self._current_route()
+        if self.route.targets:
+            return
+
         async def sign_of_life() -> None:
             if request.stream:
                 await self._begin_stream(request.headers, send)
                 await _send_body(send, voice.keep_alive)
 
-        self.route = await self._gateway.activator.until_ready(
-            lambda: same_route(self._gateway, self.route),
-            lambda route: no_replica(route, self._key),
-            size=patience.size,
-            seconds=patience.seconds,
-            meanwhile=sign_of_life,
-        )
+        with self._trace.step("wait for replica"):
+            self.route = await self._gateway.activator.until_ready(
+                self._current_route,
+                lambda route: no_replica(route, self._key),
+                size=patience.size,
+                seconds=patience.seconds,
+                meanwhile=sign_of_life,
+            )
+
+    @property
+    def _engine_id(self) -> str:
+        """Engines tell requests apart by their ids, so that a caller's is not enough."""
+        return self._id if self._request_id == self._id else f"{self._request_id}-{self._id}"
+
+    def _current_route(self) -> Route:
+        """As it is now, without the replicas that are known to be gone."""
+        now = same_route(self._gateway, self.route)
+        left = tuple(target for target in now.targets if target.replica_uid not in self._gone)
+        return now if len(left) == len(now.targets) else dataclasses.replace(now, targets=left)
 
     async def _answer(self, request: EngineRequest, voice: Voice, send: Send) -> int:
         engines = self._gateway.engines
-        async with engines.ask(self.route, self._kind.engine_endpoint, request, self._id) as answer:
-            elapsed = time.monotonic() - self._started
-            self._gateway.telemetry.see_first_byte(self._kind.endpoint, elapsed)
-            if answer.parts is not None:
-                return await self._stream(answer.parts, voice, request.headers, send)
-            return await self._whole(answer.whole, voice, request.headers, send)
+        endpoint = self._kind.engine_endpoint
+        step = engine_step(self._trace, endpoint, self.route)
+        with step:
+            async with engines.ask(self.route, endpoint, request, self._engine_id, step) as answer:
+                elapsed = time.monotonic() - self._started
+                self._gateway.telemetry.see_first_byte(
+                    self._kind.endpoint, self.route.deployment.name, elapsed
+                )
+                if answer.parts is None:
+                    return await self._whole(answer.whole, voice, request.headers, send)
+                with step.step("stream"):
+                    return await self._stream(answer.parts, voice, request.headers, send)
 
     async def _whole(self, answer: dict[str, Any], voice: Voice, more: Headers, send: Send) -> int:
         try:
@@ -197,11 +260,11 @@ class Exchange:
         except MalformedAnswer:
             raise GatewayError(502, "BAD_GATEWAY", "the model's engine failed to answer") from None
         headers = [
-            (b"content-type", b"application/json"),
-            (b"content-length", str(len(content)).encode()),
-            (self._kind.id_header, self._id.encode()),
-            (b"fireworks-prompt-tokens", str(self._tokens.prompt).encode()),
-            (b"fireworks-cached-prompt-tokens", str(self._tokens.cached).encode()),
+            JSON,
+            (b"content-length", b"%d" % len(content)),
+            (self._kind.id_header, self._request_id.encode()),
+            (b"fireworks-prompt-tokens", b"%d" % self._tokens.prompt),
+            (b"fireworks-cached-prompt-tokens", b"%d" % self._tokens.cached),
             *more,
         ]
         if (first := self._tokens.seconds("time_to_first_token_ms")) is not None:
@@ -216,7 +279,10 @@ class Exchange:
         try:
             async for part in parts:
                 passed, rest = voice.passage.take(part) if voice.passage else (b"", part)
-                await self._send_events(passed, read_events(rest) if rest else [], voice, send)
+                if rest:
+                    await self._send_events(passed, read_events(rest), voice, send)
+                else:
+                    await _send_body(send, passed)
             status, ending = 200, voice.end()
         except WrongCall as error:
             status, ending = error.status, voice.fail(error)
@@ -234,7 +300,7 @@ class Exchange:
             return
         self._has_begun = True
         headers = [EVENT_STREAM, (b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no"), *more]
-        headers.append((self._kind.id_header, self._id.encode()))
+        headers.append((self._kind.id_header, self._request_id.encode()))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def _send_events(
@@ -253,6 +319,12 @@ class Exchange:
             raise EngineDied("the engine reported an error")
 
     def _record(self, status: int, streamed: bool) -> None:
+        tokens, deployment = self._tokens, self.route.deployment.name
+        self._gateway.telemetry.see_answer(
+            self._key.account_id, deployment, status, tokens.prompt, tokens.cached, tokens.completion
+        )
+        if self._trace.trace_id:
+            self._trace.note(usage_of(tokens))
         self._gateway.meter.record(
             {
                 "account_id": self._key.account_id,
@@ -260,12 +332,12 @@ class Exchange:
                 "user_id": self._key.user_id,
                 "key_id": self._key.key_id,
                 "model": self.route.model.name,
-                "deployment": self.route.deployment.name,
+                "deployment": deployment,
                 "endpoint": self._kind.endpoint,
                 "http_status": status,
-                "prompt_tokens": self._tokens.prompt,
-                "cached_prompt_tokens": self._tokens.cached,
-                "completion_tokens": self._tokens.completion,
+                "prompt_tokens": tokens.prompt,
+                "cached_prompt_tokens": tokens.cached,
+                "completion_tokens": tokens.completion,
                 "streamed": streamed,
                 "duration_ms": round((time.monotonic() - self._started) * 1000),
             }

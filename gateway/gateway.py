@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from controlplane.config import Settings
 from controlplane.db import AsyncDatabase
+from controlplane.observability.traces import start_tracing
 from controlplane.resources.deployments.waking import wake
 from controlplane.resources.quotas.catalog import allowances
 from gateway.account_limits import NOTHING_KNOWN, read_account_limits
@@ -17,7 +18,8 @@ from gateway.admission import Admission
 from gateway.background import DATABASE_ERRORS, Background
 from gateway.balancer import Balancer
 from gateway.engines import Engines
-from gateway.keys import KeyCache
+from gateway.key_limits import REQUESTS, TOGETHER, TOKENS, limit_of_key
+from gateway.keys import KeyCache, KnownKey
 from gateway.limits import Limits
 from gateway.load import LoadBook, LoadReport
 from gateway.media.fetching import Fetcher
@@ -28,6 +30,7 @@ from gateway.request_rate import RequestRate
 from gateway.responses.store import ResponseStore
 from gateway.snapshot import Route, Snapshot
 from gateway.telemetry import Telemetry
+from gateway.timers import Timers
 from gateway.token_rate import TokenRate
 
 Headers = list[tuple[bytes, bytes]]
@@ -48,14 +51,16 @@ class Gateway:
     """Everything that requests share. `snapshot` is None until the first one is loaded."""
 
     def __init__(self, settings: Settings, limits: Limits) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.timers = Timers(asyncio.get_running_loop())
         self.settings = settings
         self.limits = limits
         self.snapshot: Snapshot | None = None
-        self._snapshot_began = 0.0
+        self.snapshot_began = 0.0
+        """By a clock that never goes back."""
         self._looking = asyncio.Lock()
         self.database = AsyncDatabase(settings.database_url, settings.database_pool_size)
         self.telemetry = Telemetry()
+        self.tracing = start_tracing("gateway")
         self.keys = KeyCache(self.database, limits)
         self.meter = Meter(self.database, limits, self.telemetry.drop_usage, settings.prices)
         self.responses = ResponseStore(self.database, limits, settings.response_days)
@@ -65,12 +70,15 @@ class Gateway:
         self.token_rate = TokenRate(settings.redis_url)
         self.load = LoadBook()
         self.load_report = LoadReport(settings.redis_url, self.load)
-        self.activator = Activator(limits, self.load, self.wake)
+        self.activator = Activator(limits, self.load, self.wake, self.telemetry)
         self.balancer = Balancer(limits.avoid_seconds)
-        self.engines = Engines(limits, self.balancer)
+        self.engines = Engines(limits, self.balancer, self.telemetry)
         self.images = Fetcher(limits)
         self.relay = Relay(settings.api_url, limits) if settings.api_url else None
         self.background = Background()
+        self.is_draining = False
+        """It has been told to stop."""
+        self.telemetry.watch(self)
 
     def start(self) -> None:
         self.background.repeat("loading routes", self.limits.snapshot_seconds, self.load_snapshot)
@@ -87,8 +95,8 @@ class Gateway:
     async def load_snapshot(self) -> None:
         began = time.monotonic()
         snapshot = await read_snapshot(self.database, self.limits.database_seconds)
-        if began > self._snapshot_began:
-            self.snapshot, self._snapshot_began = snapshot, began
+        if began > self.snapshot_began:
+            self.snapshot, self.snapshot_began = snapshot, began
         self.activator.tell()
 
     async def look_again(self) -> None:
@@ -99,7 +107,7 @@ class Gateway:
         asked = time.monotonic()
         with suppress(*DATABASE_ERRORS):
             async with asyncio.timeout(self.limits.look_again_seconds), self._looking:
-                if self._snapshot_began < asked:
+                if self.snapshot_began < asked:
                     await asyncio.sleep(self.limits.look_again_pause)
                     await self.load_snapshot()
 
@@ -118,13 +126,20 @@ class Gateway:
         allowed = allowances(self.settings.quotas)
         self.account_limits = await read_account_limits(self.database, allowed, self.limits.database_seconds)
 
-    async def admit(self, account_id: str, route: Route) -> Headers:
+    async def admit(self, key: KnownKey, route: Route) -> Headers:
         """What an account is told of its limits when it asks for what others serve.
 
-        402 for one that is suspended; 429 for one that has spent its month, asks too often or takes too much.
+        402 for one that is suspended; 429 for one that has spent its month, asks too often or takes too much,
+        or whose key does.
         """
+        account_id = key.account_id
         self.account_limits.refuse_suspended(account_id)
         self.account_limits.refuse_overspent(account_id)
+        if key.tokens_per_minute is not None:
+            self.token_rate.admit({TOGETHER: limit_of_key(key.key_id, TOKENS, key.tokens_per_minute)})
+        if key.requests_per_minute is not None:
+            limit_of_this = limit_of_key(key.key_id, REQUESTS, key.requests_per_minute)
+            await self.request_rate.admit(limit_of_this, route.model.name)
         if route.deployment.account_id == account_id:
             return []
         tokens = self.account_limits.tokens_a_minute(account_id)
@@ -138,8 +153,22 @@ class Gateway:
 
     @property
     def is_ready(self) -> bool:
-        known = self.snapshot is not None and self.account_limits is not NOTHING_KNOWN
-        return known and not self.background.failed
+        return not self.missing_for_work()
+
+    def missing_for_life(self) -> list[str]:
+        """Work beside the requests that has ended by a fault of its own: a new process begins it again."""
+        return [f"{name} has ended" for name in sorted(self.background.failed)]
+
+    def missing_for_work(self) -> list[str]:
+        """Routes that are known once do: requests go on while PostgreSQL is away."""
+        missing = self.missing_for_life()
+        if self.snapshot is None:
+            missing.append("the routes have not been read yet")
+        if self.account_limits is NOTHING_KNOWN:
+            missing.append("the accounts' limits have not been read yet")
+        if self.is_draining:
+            missing.append("it is stopping")
+        return missing
 
     async def stop(self) -> None:
         await self.background.stop()
@@ -153,6 +182,7 @@ class Gateway:
         if self.relay is not None:
             await self.relay.close()
         await self.database.close()
+        await asyncio.to_thread(self.tracing.close)
 
 
 def rate_headers(name: str, most: int, left: int) -> Headers:

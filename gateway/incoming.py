@@ -10,8 +10,9 @@ import msgspec
 from starlette.types import Receive, Scope
 
 from gateway.checks import NOT_JSON
-from gateway.errors import ClientGone, GatewayError, invalid, too_large
+from gateway.errors import ClientGone, GatewayError, invalid, too_large, too_late
 from gateway.limits import Limits
+from gateway.timers import Timers
 
 WATCHED_AFTER = 0.02
 """Seconds after which a request is worth a task of its own that waits for its caller's leaving."""
@@ -20,20 +21,18 @@ WATCHED_AFTER = 0.02
 class Incoming:
     """Owns an ASGI `receive`: first the body is read from it, then it tells of the disconnect."""
 
-    def __init__(self, receive: Receive, loop: asyncio.AbstractEventLoop | None = None) -> None:
+    def __init__(self, receive: Receive, timers: Timers | None = None) -> None:
         # Asking asyncio for the loop is a call to the system each time.
-        self.loop = loop or asyncio.get_running_loop()
+        self.timers = timers or Timers(asyncio.get_running_loop())
         self._receive = receive
-        self._body_ended = asyncio.Event()
         self._watch: _Watch | None = None
+        self._told_of_end: asyncio.Event | None = None
+        self.has_ended = False
+        """The body has come to its end."""
         self.is_gone = False
         """The caller left before the end of its body."""
         self.size = 0
         """Bytes of the body that have come."""
-
-    @property
-    def has_ended(self) -> bool:
-        return self._body_ended.is_set()
 
     async def next(self) -> bytes:
         """The next piece of the body; ClientGone when the caller leaves in the middle."""
@@ -42,8 +41,10 @@ class Incoming:
             self.is_gone = True
             raise ClientGone
         if not message.get("more_body", False):
-            self._body_ended.set()
-        piece = bytes(message.get("body", b""))
+            self.has_ended = True
+            if self._told_of_end is not None:
+                self._told_of_end.set()
+        piece: bytes = message.get("body", b"")
         self.size += len(piece)
         return piece
 
@@ -60,7 +61,7 @@ class Incoming:
 
     async def until_gone(self, work: Coroutine[Any, Any, None]) -> None:
         """Do `work`, and cancel it when the caller goes away, which raises ClientGone."""
-        watch = self._watch = _Watch(self.loop, self._gone)
+        watch = self._watch = _Watch(self.timers, self._gone)
         try:
             await work
         except asyncio.CancelledError:
@@ -77,7 +78,9 @@ class Incoming:
             self._watch.cancel()
 
     async def _gone(self) -> None:
-        await self._body_ended.wait()
+        if not self.has_ended:
+            self._told_of_end = asyncio.Event()
+            await self._told_of_end.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
@@ -85,14 +88,12 @@ class Incoming:
 class _Watch:
     """Looks out for the caller's leaving, but for a moment first: most answers are there before that."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, gone: Callable[[], Coroutine[Any, Any, None]]
-    ) -> None:
+    def __init__(self, timers: Timers, gone: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.has_cancelled = False
-        self.task = running_task(loop)
+        self.task = running_task(timers.loop)
         self._gone = gone
         self._looking: asyncio.Task[None] | None = None
-        self._timer = loop.call_later(WATCHED_AFTER, self._start)
+        self._timer = timers.after(WATCHED_AFTER, self._start)
 
     def stop(self) -> None:
         self._timer.cancel()
@@ -124,16 +125,15 @@ async def read_json(
     length = headers.get("content-length", "0")
     if length.isdigit() and int(length) > limits.body_bytes:
         raise too_large(limits.body_bytes)
-    task = running_task(incoming.loop)
+    task = running_task(incoming.timers.loop)
     late = _Late(task)
     # What asyncio.timeout does costs more than reading a body that is there already.
-    timer = incoming.loop.call_later(limits.body_seconds, late.cancel)
+    timer = incoming.timers.after(limits.body_seconds, late.cancel)
     try:
         text = await _read(incoming, limits.body_bytes, hold)
     except asyncio.CancelledError:
         if late.has_cancelled and not task.uncancel():
-            message = "the request's body did not arrive in time"
-            raise GatewayError(408, "REQUEST_TIMEOUT", message) from None
+            raise too_late() from None
         raise
     finally:
         timer.cancel()

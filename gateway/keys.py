@@ -42,6 +42,9 @@ class KnownKey:
     user_id: str
     role: str
     expire_time: datetime | None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrent_requests: int | None = None
 
     def is_expired(self, now: datetime) -> bool:
         return self.expire_time is not None and self.expire_time <= now
@@ -53,7 +56,16 @@ async def load_keys(session: AsyncSession, hashes: Collection[str]) -> dict[str,
     # Rows, not `= ANY(array)`: with that, Postgres may compare each key with each of the array.
     asked = func.unnest(bindparam("hashes", list(hashes), ARRAY(String))).column_valued("asked")
     query = valid_keys(
-        key.key_hash, key.uid, key.key_id, key.account_id, user.id, user.role, key.expire_time
+        key.key_hash,
+        key.uid,
+        key.key_id,
+        key.account_id,
+        user.id,
+        user.role,
+        key.expire_time,
+        key.requests_per_minute,
+        key.tokens_per_minute,
+        key.concurrent_requests,
     ).where(key.key_hash == asked)
     return {row[0]: KnownKey(*row[1:]) for row in await session.execute(query)}
 

@@ -82,5 +82,7 @@ class Limits:
     """Responses that one may go on from, one after the other."""
     response_chain_bytes: int = 10 * 1024 * 1024
     """Of what these hold together; the limit of a request's body, since it is sent to the engine like one."""
+    stored_fresh_seconds: float = 30.0
+    """How old the count of an account's stored responses may be, which other gateways add to."""
     forget_seconds: float = 60.0
     """Between two looks for responses that have been kept long enough."""

@@ -90,6 +90,9 @@ def _forwarded(scope: Scope, headers: Headers) -> CIMultiDict[str]:
     """The caller's headers without those of its own connection, and who and what it asked."""
     passed = CIMultiDict((name, value) for name, value in headers.items() if name not in NOT_FORWARDED)
     passed["x-forwarded-for"] = _forwarded_for(scope, headers.get("x-forwarded-for", ""))
+    passed["x-request-id"] = scope["notes"]["request_id"]
+    if traceparent := scope["trace"].traceparent:
+        passed["traceparent"] = traceparent
     passed.setdefault("x-forwarded-proto", scope["scheme"])
     passed.setdefault("x-forwarded-host", headers.get("host", ""))
     return passed

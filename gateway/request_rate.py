@@ -26,8 +26,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from controlplane.resources.quotas.limits import Limit, used_up_text
+from controlplane.resources.quotas.limits import Limit
 from gateway.errors import GatewayError
+from gateway.key_limits import KeyLimit, used_up
 from gateway.limits import Limits
 
 log = logging.getLogger("hearth.gateway")
@@ -255,12 +256,6 @@ class RequestRate:
 def too_many(limit: Limit, window: Window, seen: Seen, minute: Minute) -> GatewayError:
     """The refusal, with the models that the account has asked most through this gateway."""
     models = [name for name, _ in (minute.models + minute.before).most_common()]
-    text = used_up_text(
-        limit,
-        f"{limit.value:,} requests a minute to models that others serve",
-        f"{seen.recent(window):,} were made in the last minute",
-        models,
-        len(models),
-    )
-    headers = {"Retry-After": str(seen.wait(limit.value, window))}
-    return GatewayError(429, "RESOURCE_EXHAUSTED", text, headers=headers)
+    whose = "" if isinstance(limit, KeyLimit) else " to models that others serve"
+    used = f"{seen.recent(window):,} were made in the last minute"
+    return used_up(limit, f"requests a minute{whose}", used, models, seen.wait(limit.value, window))

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from starlette.types import Message, Send
 
+from gateway.timers import Bound, Timers
+
 WAITS_FOR_NOBODY = 32 * 1024
 """An answer of fewer bytes is taken by the server whether its caller reads it or not."""
 
@@ -14,18 +16,17 @@ WAITS_FOR_NOBODY = 32 * 1024
 class BoundedSend:
     """A `send` that gives the request up when one piece has been waiting for its caller for too long."""
 
-    __slots__ = ("_give_up", "_loop", "_seconds", "_send", "_since", "_timer")
+    __slots__ = ("_give_up", "_loop", "_seconds", "_send", "_since", "_timer", "_timers")
 
-    def __init__(
-        self, send: Send, loop: asyncio.AbstractEventLoop, seconds: float, give_up: Callable[[], None]
-    ) -> None:
+    def __init__(self, send: Send, timers: Timers, seconds: float, give_up: Callable[[], None]) -> None:
         self._send = send
-        self._loop = loop
+        self._timers = timers
+        self._loop = timers.loop
         self._seconds = seconds
         self._give_up = give_up
         self._since = 0.0
         """When the piece was begun that is being sent; 0 between two."""
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | Bound | None = None
 
     async def __call__(self, message: Message) -> None:
         if self._timer is None:
@@ -33,7 +34,7 @@ class BoundedSend:
                 await self._send(message)
                 return
             # One timer for the whole answer: one for each piece would cost more than sending it.
-            self._timer = self._loop.call_later(self._seconds, self._look)
+            self._timer = self._timers.after(self._seconds, self._look)
         self._since = self._loop.time()
         try:
             await self._send(message)

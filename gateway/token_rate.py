@@ -3,7 +3,8 @@
 How many tokens an answer takes is known at its end, from the engine. So what is over the limit is what has
 come: a request is let through while the tokens of the last sixty seconds are below the limit, and whatever
 goes beyond it is waited for by the requests after it. No request asks Valkey. Each gateway tells it once in a
-while what has been added, and reads what all of them have; what one has not told yet the others do not see.
+while what has been added, of many accounts at a time, and reads what all of them have; what one has not told
+yet the others do not see.
 While Valkey is away each gateway goes by what it has seen itself, and tells the rest of the minute later.
 """
 
@@ -11,20 +12,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from controlplane.resources.quotas.limits import Limit, used_up_text
+from controlplane.resources.quotas.limits import Limit
 from gateway.errors import GatewayError
+from gateway.key_limits import KeyLimit, used_up
 from gateway.request_rate import KNOWN_ACCOUNTS, VALKEY_ERRORS, WINDOW, Seen, Window
 
 KINDS = ("prompt", "generated")
 VALKEY_SECONDS = 1.0
+TOLD_AT_ONCE = 200
+"""Tallies whose counts are told together: a way to Valkey takes longer than it takes over many of them."""
 ADDED = """
 local sums = {}
 for i, key in ipairs(KEYS) do
@@ -69,7 +74,7 @@ class Tally:
         self.before = max(before, self.before)
 
 
-Tallies = dict[str, Tally]
+Tallies = defaultdict[str, Tally]
 """Of one account, by kind."""
 
 
@@ -101,27 +106,47 @@ class TokenRate:
 
     def add(self, account_id: str, prompt: int, generated: int) -> None:
         """Count what a request has taken."""
+        self.count(account_id, zip(KINDS, (prompt, generated), strict=True))
+
+    def count(self, name: str, taken: Iterable[tuple[str, int]]) -> None:
+        """Count tokens of some kinds under a name, that of an account or of something else."""
         number = int(self._clock() // WINDOW)
-        tallies = self._of(account_id)
-        for kind, count in zip(KINDS, (prompt, generated), strict=True):
+        tallies = self._of(name)
+        for kind, count in taken:
             tallies[kind].turn_to(number)
             tallies[kind].add(count)
 
     async def tell(self) -> None:
         """Tell Valkey what has been added since the last time, and learn what others have."""
-        for account_id, tallies in list(self._accounts.items()):
-            for kind, tally in tallies.items():
-                number = int(self._clock() // WINDOW)  # anew each time: telling takes a while
-                if tally.number >= number - 1:
-                    tally.turn_to(number)
-                    await self._tell(account_id, kind, tally, number)
+        named = (
+            # The braces keep both keys of a tally on one node of a cluster.
+            (f"hearth:tokens:{{{account_id}}}:{kind}:", tally)
+            for account_id, tallies in list(self._accounts.items())
+            for kind, tally in list(tallies.items())
+        )
+        while batch := list(islice(named, TOLD_AT_ONCE)):
+            number = int(self._clock() // WINDOW)  # anew each time: telling takes a while
+            await self._tell([each for each in batch if each[1].number >= number - 1], number)
 
-    async def _tell(self, account_id: str, kind: str, tally: Tally, number: int) -> None:
-        # The braces keep both keys on one node of a cluster.
-        name = f"hearth:tokens:{{{account_id}}}:{kind}:"
-        keys, told = [name + str(number), name + str(number - 1)], [tally.untold, tally.untold_before]
-        current, before = await self._added(keys=keys, args=told)
-        tally.learn(number, told, int(current), int(before))
+    async def _tell(self, named: Sequence[tuple[str, Tally]], number: int) -> None:
+        asked, told = [], []
+        for name, tally in named:
+            tally.turn_to(number)
+            asked.append([name + str(number), name + str(number - 1)])
+            told.append([tally.untold, tally.untold_before])
+        known = await self._ask(asked, told) if asked else []
+        for (_, tally), counts, (current, before) in zip(named, told, known, strict=True):
+            tally.learn(number, counts, int(current), int(before))
+
+    async def _ask(
+        self, keys: Sequence[Sequence[str]], counts: Sequence[Sequence[int]]
+    ) -> list[tuple[int, int]]:
+        """Add the counts to those of all gateways; what there is now. On one way there and back."""
+        async with self._valkey.pipeline(transaction=False) as pipeline:
+            for names, added in zip(keys, counts, strict=True):
+                await self._added(keys=names, args=added, client=pipeline)
+            found: list[tuple[int, int]] = await pipeline.execute()
+        return found
 
     async def look(self) -> None:
         """As `tell`, where Valkey answers."""
@@ -136,7 +161,7 @@ class TokenRate:
     def _of(self, account_id: str) -> Tallies:
         tallies = self._accounts.get(account_id)
         if tallies is None:
-            tallies = self._accounts[account_id] = {kind: Tally() for kind in KINDS}
+            tallies = self._accounts[account_id] = defaultdict(Tally)
         self._accounts.move_to_end(account_id)
         while len(self._accounts) > KNOWN_ACCOUNTS:
             self._accounts.popitem(last=False)
@@ -144,12 +169,7 @@ class TokenRate:
 
 
 def too_many_tokens(limit: Limit, kind: str, tally: Tally, window: Window, recent: int) -> GatewayError:
-    text = used_up_text(
-        limit,
-        f"{limit.value:,} {kind} tokens a minute of models that others serve",
-        f"{recent:,} came in the last minute",
-        [],
-        0,
-    )
+    own = isinstance(limit, KeyLimit)
+    what = "tokens a minute" if own else f"{kind} tokens a minute of models that others serve"
     wait = Seen(0, tally.current, tally.before).wait(limit.value, window)
-    return GatewayError(429, "RESOURCE_EXHAUSTED", text, headers={"Retry-After": str(wait)})
+    return used_up(limit, what, f"{recent:,} came in the last minute", [], wait)

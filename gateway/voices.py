@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -22,8 +21,7 @@ if TYPE_CHECKING:
     from gateway.gateway import Gateway
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """One checked request, as the voice that tells its answer knows it."""
 
     gateway: Gateway

@@ -48,6 +48,10 @@ class DataDir:
         return self.path / "status.json"
 
     @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics-targets.json"
+
+    @property
     def logs(self) -> Path:
         return self.path / "logs"
 
@@ -121,6 +125,13 @@ class DataDir:
 
     def write_status(self, status: Mapping[str, Any]) -> None:
         write_private(self.status_file, json.dumps(status, indent=2) + "\n")
+
+    def write_metrics_targets(self, ports: Mapping[str, int]) -> None:
+        """Where each part shows its numbers, as Prometheus' `file_sd_configs` reads it."""
+        targets = [
+            {"targets": [f"127.0.0.1:{port}"], "labels": {"part": part}} for part, port in ports.items()
+        ]
+        write_private(self.metrics_file, json.dumps(targets, indent=2) + "\n")
 
     def _recorded_pid(self) -> int:
         try:

@@ -101,11 +101,18 @@ def beat() -> None:
 
 
 @app.command()
-def migrate() -> None:
+def migrate(
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Change nothing: wait until another one has done it.")
+    ] = False,
+) -> None:
     """Bring the database to the newest schema, and make the bucket."""
-    from launcher.setup import prepare_stores
+    from launcher.setup import prepare_stores, wait_for_schema
 
-    prepare_stores()
+    if wait:
+        wait_for_schema()
+    else:
+        prepare_stores()
 
 
 def become(argv: tuple[str, ...]) -> None:

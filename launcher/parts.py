@@ -8,19 +8,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from controlplane.config import Settings
 
-# Streams that are still running when a server is told to stop get this long.
+# Under `hearth up`, streams that are still running when a server is told to stop get this long.
 LAST_REQUESTS_SECONDS = 5
 WORKER_THREADS = 8
 
 
 def api_argv(settings: Settings) -> tuple[str, ...]:
-    return _uvicorn("controlplane.app:create_app", settings.api_host, settings.api_port)
+    where = (settings.api_host, settings.api_port)
+    return _uvicorn("controlplane.app:create_app", *where, settings.drain_seconds)
 
 
 def gateway_argv(settings: Settings) -> tuple[str, ...]:
-    # The gateway writes an access log of its own.
-    options = ("--no-access-log",)
-    return _uvicorn("gateway.app:create_app", settings.gateway_host, settings.gateway_port, *options)
+    where = (settings.gateway_host, settings.gateway_port)
+    served = _uvicorn("gateway.app:create_app", *where, settings.drain_seconds)
+    return (*served, "--no-proxy-headers")  # the gateway reads them itself
 
 
 def gateway_on_socket_argv(fd: int) -> tuple[str, ...]:
@@ -37,14 +38,16 @@ def worker_argv(threads: int = WORKER_THREADS, queues: str = "control,training")
 
 def beat_argv() -> tuple[str, ...]:
     """Its schedule is a sweep every second, so it has nothing to remember in a file."""
-    return (*_celery("beat"), "--scheduler", "celery.beat:Scheduler", "--loglevel", "WARNING")
+    schedule = ("--scheduler", "workers.observability.parts:TurningScheduler")
+    return (*_celery("beat"), *schedule, "--loglevel", "WARNING")
 
 
-def _uvicorn(app: str, host: str, port: int, *options: str) -> tuple[str, ...]:
-    stop = ("--no-server-header", "--timeout-graceful-shutdown", str(LAST_REQUESTS_SECONDS))
+def _uvicorn(app: str, host: str, port: int, drain_seconds: int) -> tuple[str, ...]:
+    stop = ("--no-server-header", "--timeout-graceful-shutdown", str(drain_seconds))
     address = ("--factory", "--host", host, "--port", str(port))
-    return (sys.executable, "-m", "uvicorn", app, *address, *stop, *options)
+    # The parts write access logs of their own.
+    return (sys.executable, "-m", "uvicorn", app, *address, *stop, "--no-access-log")
 
 
 def _celery(command: str) -> tuple[str, ...]:
-    return (sys.executable, "-m", "celery", "-A", "workers.celery_app", command)
+    return (sys.executable, "-m", "celery", "-A", "workers.celery_app", "--quiet", command)

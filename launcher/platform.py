@@ -13,10 +13,18 @@ from pathlib import Path
 from launcher.addresses import Address
 from launcher.data_dir import DataDir
 from launcher.embedded import Services
-from launcher.parts import api_argv, beat_argv, gateway_on_socket_argv, worker_argv
+from launcher.parts import (
+    LAST_REQUESTS_SECONDS,
+    api_argv,
+    beat_argv,
+    gateway_on_socket_argv,
+    worker_argv,
+)
+from launcher.ports import free_port
 from launcher.program import Program, StartFailed
 
 ANSWER_SECONDS = 2.0
+WATCHED = ("api", "gateway", "worker", "beat")
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ class Platform:
             "HEARTH_API_URL": f"http://127.0.0.1:{self.api_port}",
             "HEARTH_GATEWAY_HOST": self.address.host,
             "HEARTH_GATEWAY_PORT": str(self.address.port),
+            "HEARTH_DRAIN_SECONDS": str(LAST_REQUESTS_SECONDS),
             "HEARTH_SUPERVISOR_LOCK": str(self.data_dir.lock_file),
             "PATH": f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}",
             "PYTHONUNBUFFERED": "1",
@@ -66,8 +75,11 @@ class Platform:
         fd = self.listener.fileno()
         setup = (sys.executable, "-m", "launcher.setup", str(self.data_dir.path), self.address.url)
 
+        ports = self.metrics_ports()
+        self.data_dir.write_metrics_targets(ports)
+
         def part(name: str, argv: tuple[str, ...], ready: Callable[[int], bool], *requires: str) -> Program:
-            return self._program(name, argv, environment, ready, requires)
+            return self._program(name, argv, {**environment, **_watched_at(ports.get(name))}, ready, requires)
 
         return [
             *self.services.programs(self.data_dir.logs),
@@ -80,6 +92,16 @@ class Platform:
             ),
             part("beat", beat_argv(), lambda pid: True, "setup", "worker"),
         ]
+
+    def metrics_ports(self) -> dict[str, int]:
+        """Where the parts show their numbers, on this machine alone."""
+        services = self.services
+        taken = {self.api_port, services.postgres.port, services.valkey.port}
+        taken |= set(services.seaweedfs.ports.values())
+        ports: dict[str, int] = {}
+        for part in WATCHED:
+            ports[part] = free_port({*taken, *ports.values()})
+        return ports
 
     def api_answers(self, path: str) -> bool:
         return _get("127.0.0.1", self.api_port, path, {}) == 200
@@ -118,6 +140,10 @@ class Platform:
             requires=requires,
             runs_once=name == "setup",
         )
+
+
+def _watched_at(port: int | None) -> dict[str, str]:
+    return {"HEARTH_METRICS_HOST": "127.0.0.1", "HEARTH_METRICS_PORT": str(port)} if port else {}
 
 
 def _get(host: str, port: int, path: str, headers: Mapping[str, str]) -> int:

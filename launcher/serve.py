@@ -23,6 +23,7 @@ def main() -> None:
         factory=True,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # the gateway reads them itself
         timeout_graceful_shutdown=LAST_REQUESTS_SECONDS,
     )
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])

@@ -8,6 +8,7 @@ A process of its own under `hearth up`, so that the supervisor stays small. Sett
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +17,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from controlplane.bootstrap import bootstrap
 from controlplane.config import Settings, load_settings
-from controlplane.db import migrate
+from controlplane.db import Database, migrate
+from controlplane.observability.health import missing_of_sync_database
 from controlplane.storage import ObjectStore, StorageError
 from launcher.data_dir import DataDir
 
 KEY_VARIABLE = "FIREWORKS_API_KEY"
+SCHEMA_SECONDS = 300.0
+LOOK_SECONDS = 0.5
 
 
 def main() -> None:
@@ -37,6 +41,16 @@ def prepare_stores() -> Settings:
         migrate(settings.database_url)
         ObjectStore.from_settings(settings).ensure_bucket()
     return settings
+
+
+def wait_for_schema(seconds: float = SCHEMA_SECONDS) -> None:
+    """Until somebody else has brought the schema to where this version needs it; else exit status 1."""
+    database, deadline = Database(load_settings().database_url, pool_size=1), time.monotonic() + seconds
+    while missing := missing_of_sync_database(database):
+        if time.monotonic() > deadline:
+            sys.exit(f"hearth: ERROR: {missing[0]}")
+        time.sleep(LOOK_SECONDS)
+    database.close()
 
 
 def write_access(data_dir: DataDir, settings: Settings, base_url: str) -> None:

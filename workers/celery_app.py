@@ -6,6 +6,7 @@ from celery import Celery
 
 from controlplane.config import get_settings
 from controlplane.queue import CONTROL_QUEUE, QUEUE_OF
+from workers.observability.parts import PulseStep
 
 SWEEP_SECONDS = 1.0
 AUTOSCALE_SECONDS = 2.0
@@ -42,3 +43,4 @@ app.conf.update(
         },
     },
 )
+app.steps["consumer"].add(PulseStep)

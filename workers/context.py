@@ -8,7 +8,7 @@ from typing import Self
 from controlplane.config import Settings
 from controlplane.db import Database
 from controlplane.storage import ObjectStore
-from workers.runtimes.base import Fleets, Runtime
+from workers.runtimes.base import Fleets, Runtime, Trainers
 from workers.runtimes.local import LocalRuntime
 
 
@@ -18,9 +18,15 @@ class WorkerContext:
     db: Database
     store: ObjectStore
     runtime: Runtime
-    """This machine: trainers run on it, and engines unless there are fleets."""
+    """This machine: engines and trainers run on it, unless there is a cluster."""
     fleets: Fleets | None = None
     """A cluster that keeps the replicas of deployments."""
+    jobs: Trainers | None = None
+    """A cluster that runs the trainers."""
+
+    @property
+    def trainers(self) -> Trainers:
+        return self.jobs or self.runtime
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -29,13 +35,15 @@ class WorkerContext:
             Database(settings.database_url, settings.database_pool_size),
             ObjectStore.from_settings(settings),
             LocalRuntime(settings),
-            fleets_of(settings),
+            *on_cluster(settings),
         )
 
 
-def fleets_of(settings: Settings) -> Fleets | None:
+def on_cluster(settings: Settings) -> tuple[Fleets | None, Trainers | None]:
     if settings.node_pools is None:
-        return None
-    from workers.runtimes.kubernetes import KubernetesFleets  # only a cluster needs its client
+        return None, None
+    # Only a cluster needs its client.
+    from workers.runtimes.kubernetes import KubernetesFleets, KubernetesTrainers, Sites
 
-    return KubernetesFleets(settings)
+    sites = Sites.from_settings(settings)
+    return KubernetesFleets(settings, sites), KubernetesTrainers(settings, sites)

@@ -216,13 +216,38 @@ def whole_ms(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
-def meter_job(session: Session, prices: Prices, job: FineTuningJobRow, result: dict[str, Any]) -> None:
-    """What a job has trained, once, with its end; a job that fails costs nothing."""
-    trained = trained_tokens(result)
+def meter_promoted(session: Session, prices: Prices, model: ModelRow) -> None:
+    """What a job has trained so far, now that there is a model of its checkpoint. Its end meters the rest."""
+    if "checkpoint" not in model.lineage:
+        return
+    _, account_id, collection, job_id = model.lineage["fine_tuning_job"].split("/")
+    own = FineTuningJobRow.account_id == account_id, FineTuningJobRow.collection == collection
+    query = select(FineTuningJobRow).where(*own, FineTuningJobRow.id == job_id)
+    job = session.scalar(query.with_for_update())
+    if job is not None:
+        meter_job(session, prices, job, {"metrics": job.progress}, datetime.now(UTC))
+
+
+def meter_job(
+    session: Session,
+    prices: Prices,
+    job: FineTuningJobRow,
+    result: dict[str, Any],
+    moment: datetime | None = None,
+) -> None:
+    """What a job has trained since it was last metered, at `moment` or at its end.
+
+    A job that fails or is cancelled costs nothing, as long as no model is made of what it has learned.
+    """
+    before = job.metered_tokens or 0
+    trained = trained_tokens(result) - before
+    if before and trained <= 0:
+        return
+    job.metered_tokens = before + trained
     base = str(job.settings.get("tuned_model") or job.settings.get("base_model") or "")
     entry = Entry(
-        uid=uuid.uuid5(NAMESPACE, f"job/{job.uid}"),
-        create_time=job.end_time or datetime.now(UTC),
+        uid=uuid.uuid5(NAMESPACE, f"job/{job.uid}/{before}" if before else f"job/{job.uid}"),
+        create_time=moment or job.end_time or datetime.now(UTC),
         account_id=job.account_id,
         owner_id=job.account_id,
         product=TRAINING,

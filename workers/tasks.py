@@ -18,6 +18,7 @@ from controlplane.queue import (
 )
 from workers.autoscaling.loop import scale_deployments
 from workers.context import WorkerContext
+from workers.observability.parts import watch_worker
 from workers.reconcile.datasets import reconcile_dataset
 from workers.reconcile.deployments import reconcile_deployment
 from workers.reconcile.fine_tuning.jobs import bring_on_job
@@ -31,6 +32,9 @@ from workers.trainer_watch import start_watch
 def context() -> WorkerContext:
     """One per worker process: connections are pooled and shared by its threads."""
     return WorkerContext.from_settings(get_settings())
+
+
+watch_worker(context)
 
 
 @worker_ready.connect

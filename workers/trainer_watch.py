@@ -39,7 +39,7 @@ def _watch(open_context: Callable[[], WorkerContext], stopping: threading.Event)
 
 def tell_new_ends(context: WorkerContext, told: frozenset[tuple[str, int]]) -> frozenset[tuple[str, int]]:
     """Have the jobs looked at whose trainers have ended since; returns all that have."""
-    ended = context.runtime.ended_trainers()
+    ended = context.trainers.ended_trainers()
     for job_uid, attempt in sorted(ended - told):
         wake(context, uuid.UUID(job_uid), attempt)
     return ended

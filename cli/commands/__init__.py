@@ -59,16 +59,16 @@ INDEX: dict[str, tuple[str, ...]] = {
     "fine_tuning_jobs": (
         "create fine-tuning-job",
         "update fine-tuning-job",
-        "export-metrics fine-tuning-job",
     ),
     "supervised_fine_tuning_jobs": (
         "create supervised-fine-tuning-job",
         "estimate-cost supervised-fine-tuning-job",
-        "export-metrics supervised-fine-tuning-job",
     ),
     "checkpoints": ("list checkpoint", "promote checkpoint", "download checkpoint"),
-    "dpo_jobs": ("create dpo-job", "estimate-cost dpo-job", "export-metrics dpo-job"),
-    "job_actions": tuple(f"{verb} {noun}" for noun in JOBS for verb in ("cancel", "pause", "resume")),
+    "dpo_jobs": ("create dpo-job", "estimate-cost dpo-job"),
+    "job_actions": tuple(
+        f"{verb} {noun}" for noun in JOBS for verb in ("cancel", "pause", "resume", "export-metrics")
+    ),
     "logs": ("logs", *(f"logs {noun}" for noun in JOBS), "logs deployment"),
     "standard": tuple(f"{verb} {kind.noun}" for kind in RESOURCES.values() for verb in kind.verbs),
 }

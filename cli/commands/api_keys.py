@@ -9,7 +9,7 @@ from cli.commands import standard
 from cli.connection.session import Session
 from cli.errors import ApiError, CliError
 from cli.language import moments
-from cli.language.options import Fields, Flag
+from cli.language.options import Fields, Flag, Kind
 from cli.language.registry import command
 from cli.resources import RESOURCES
 
@@ -36,11 +36,17 @@ _KEY_NAME = Flag(
     also=("--name", "--display-name"),
 )
 
+_LIMITS = (
+    Flag("requests-per-minute", "requestsPerMinute", "Inference requests that it may make.", Kind.INTEGER),
+    Flag("tokens-per-minute", "tokensPerMinute", "Tokens of their prompts and answers.", Kind.INTEGER),
+    Flag("concurrent-requests", "concurrentRequests", "Of them at one time, at each gateway.", Kind.INTEGER),
+)
+
 
 @command(
     "create",
     "api-key",
-    flags=(_KEY_NAME,),
+    flags=(_KEY_NAME, *_LIMITS),
     example="firectl create api-key --key-name laptop --expire-time 720h",
     see_also=("set-api-key", "list api-keys", "delete api-key"),
 )

@@ -20,7 +20,6 @@ from cli.training.job_flags import (
     within,
 )
 from cli.training.job_source import SourceJob, job_body
-from cli.training.jobs import JobId
 
 _NOUN = "dpo-job"
 _PLACE = "trainingConfig"
@@ -77,25 +76,6 @@ def create_dpo_job(
 def estimate_cost(session: Session, fields: Fields, source_job: SourceJob = None) -> None:
     """Tell what such a job would cost; nothing is created."""
     jobs.show_estimate(session, _NOUN, _request(session, fields.body, source_job))
-
-
-@command(
-    "export-metrics",
-    _NOUN,
-    example="firectl export-metrics dpo-job my-job --filename metrics.csv",
-    see_also=(f"get {_NOUN}",),
-)
-def export_metrics(
-    session: Session,
-    id: JobId,
-    filename: jobs.MetricsFile = None,
-    format: jobs.MetricsFormat = None,
-    plot: jobs.PlotFile = None,
-) -> None:
-    """Give out what a job's trainer has logged, a record a step."""
-    from cli.training.job_metrics import export
-
-    export(session, _NOUN, id, filename, format, plot)
 
 
 def _request(session: Session, flags: dict[str, Any], source: str | None) -> dict[str, Any]:

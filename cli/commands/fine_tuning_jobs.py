@@ -127,22 +127,3 @@ def create_fine_tuning_job(
 def update_fine_tuning_job(session: Session, id: JobId, fields: Fields) -> None:
     """Change a fine-tuning job's display name or, while it waits, its priority."""
     standard.update(session, _NOUN, id, fields)
-
-
-@command(
-    "export-metrics",
-    _NOUN,
-    example="firectl export-metrics fine-tuning-job my-job --filename metrics.csv",
-    see_also=("get fine-tuning-job",),
-)
-def export_metrics(
-    session: Session,
-    id: JobId,
-    filename: jobs.MetricsFile = None,
-    format: jobs.MetricsFormat = None,
-    plot: jobs.PlotFile = None,
-) -> None:
-    """Give out what a job's trainer has logged, a record a step."""
-    from cli.training.job_metrics import export
-
-    export(session, _NOUN, id, filename, format, plot)

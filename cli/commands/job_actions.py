@@ -1,4 +1,4 @@
-"""cancel, pause and resume, the same for every kind of fine-tuning job."""
+"""cancel, pause, resume and export-metrics, the same for every kind of fine-tuning job."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,7 +79,28 @@ def _register_resume(noun: str) -> None:
             session.output.note(f"Watch it with: firectl get {noun} {short_id(name)} --watch")
 
 
+def _register_export(noun: str) -> None:
+    @command(
+        "export-metrics",
+        noun,
+        help="Give out what a job's trainer has logged, a record a step.",
+        example=f"firectl export-metrics {noun} my-job --filename metrics.csv",
+        see_also=(f"get {noun}",),
+    )
+    def export_metrics(
+        session: Session,
+        id: JobId,
+        filename: jobs.MetricsFile = None,
+        format: jobs.MetricsFormat = None,
+        plot: jobs.PlotFile = None,
+    ) -> None:
+        from cli.training.job_metrics import export
+
+        export(session, noun, id, filename, format, plot)
+
+
 for _noun in JOBS:
     for _stop in STOPS:
         _register_stop(_noun, _stop)
     _register_resume(_noun)
+    _register_export(_noun)

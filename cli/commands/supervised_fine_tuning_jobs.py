@@ -22,7 +22,6 @@ from cli.training.job_flags import (
     WANDB,
 )
 from cli.training.job_source import SourceJob, job_body
-from cli.training.jobs import JobId
 
 _NOUN = "supervised-fine-tuning-job"
 _SETTINGS = (
@@ -91,25 +90,6 @@ def estimate_cost(
     """Tell what such a job would cost; nothing is created."""
     body = _request(session, fields.body, source_job, full_parameter_tuning)
     jobs.show_estimate(session, _NOUN, body)
-
-
-@command(
-    "export-metrics",
-    _NOUN,
-    example="firectl export-metrics supervised-fine-tuning-job my-job --filename metrics.csv",
-    see_also=(f"get {_NOUN}",),
-)
-def export_metrics(
-    session: Session,
-    id: JobId,
-    filename: jobs.MetricsFile = None,
-    format: jobs.MetricsFormat = None,
-    plot: jobs.PlotFile = None,
-) -> None:
-    """Give out what a job's trainer has logged, a record a step."""
-    from cli.training.job_metrics import export
-
-    export(session, _NOUN, id, filename, format, plot)
 
 
 def _request(

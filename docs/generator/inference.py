@@ -21,6 +21,7 @@ from gateway.errors import GatewayError
 from gateway.limits import Limits
 from gateway.media.fetching import MOST_REDIRECTS
 from gateway.media.parts import MOST_IMAGES
+from gateway.media.sizes import MOST_PIXELS, MOST_PIXELS_TOGETHER
 from gateway.media.types import NAMES as NAMES_OF_IMAGES
 from gateway.messages import parameters as messages
 from gateway.parameters import PARAMETERS, Parameter
@@ -236,6 +237,8 @@ def _other_fields() -> Iterator[str]:
 def _media_limits() -> Iterator[tuple[str, str]]:
     limits = Limits()
     yield "images of a request", str(MOST_IMAGES)
+    yield "pixels of an image", f"{MOST_PIXELS:,}"
+    yield "pixels of all images of a request", f"{MOST_PIXELS_TOGETHER:,}"
     yield "bytes of an image that is fetched", f"{limits.image_bytes:,}"
     yield "seconds that it may take", f"{limits.image_seconds:g}"
     yield "redirects on the way", str(MOST_REDIRECTS)

@@ -23,6 +23,7 @@ from controlplane.signin.addresses import PublicResolver, Refused, check_url
 from gateway.errors import GatewayError, invalid
 from gateway.limits import Limits
 from gateway.media.parts import Part
+from gateway.media.sizes import pixels_of
 from gateway.media.types import NAMES, image_type
 
 SCHEMES = ("https", "http")
@@ -56,17 +57,20 @@ class Fetcher:
     def close(self) -> None:
         self._lookups.shutdown(wait=False, cancel_futures=True)
 
-    async def inline(self, parts: list[Part], hold: Callable[[int], None], account_id: str = "") -> None:
-        """Put images in the place of their URLs; 400 when one cannot be had. `hold` counts their bytes."""
+    async def inline(self, parts: list[Part], hold: Callable[[int], None], account_id: str = "") -> int:
+        """Put images in the place of their URLs; 400 when one cannot be had. `hold` counts their bytes.
+
+        Returns how many pixels they have together.
+        """
         named = [part["image_url"] for part in parts if part["type"] == "image_url"]
         named = [image for image in named if not image["url"].startswith("data:")]
         if not named:
-            return
+            return 0
         own = self._own_places.setdefault(account_id, asyncio.Semaphore(AT_ONCE // 2))
         async with self._client() as client:
             tasks = [asyncio.create_task(self._put(client, image, hold, own)) for image in named]
             try:
-                await asyncio.gather(*tasks)
+                return sum(await asyncio.gather(*tasks))
             finally:
                 for task in tasks:
                     task.cancel()
@@ -77,7 +81,7 @@ class Fetcher:
         image: dict[str, str],
         hold: Callable[[int], None],
         own: asyncio.Semaphore,
-    ) -> None:
+    ) -> int:
         url = image["url"]
         try:
             async with asyncio.timeout(self._limits.image_seconds), own, self._places:
@@ -91,8 +95,13 @@ class Fetcher:
         found = image_type(content)
         if found is None:
             raise _no_image(url, f"it is no image of a known type; these are {NAMES}")
+        try:
+            pixels = pixels_of(content, found)
+        except ValueError as error:
+            raise _no_image(url, f"it {error}") from None
         hold(len(content) * 4 // 3)
         image["url"] = f"data:{found};base64,{b64encode(content).decode()}"
+        return pixels
 
     async def _follow(self, client: aiohttp.ClientSession, url: str) -> bytes:
         for _ in range(MOST_REDIRECTS + 1):

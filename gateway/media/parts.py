@@ -9,6 +9,7 @@ from typing import Any
 
 from gateway.checks import mapping, one_of, only, string
 from gateway.errors import invalid, unsupported
+from gateway.media.sizes import MOST_PIXELS_TOGETHER, pixels_of
 from gateway.media.types import audio_type, image_type
 from gateway.snapshot import Model
 
@@ -17,6 +18,8 @@ Part = dict[str, Any]
 ROLES = ("user", "tool")
 """Whose messages may hold more than text."""
 MOST_IMAGES = 30
+PIXELS = "pixels"
+"""Of an image, beside it until its request has been read."""
 DETAILS = ("auto", "low", "high")
 
 
@@ -50,6 +53,18 @@ def require_taken(parts: list[Part], model: Model) -> None:
         raise invalid(f"a request may hold {MOST_IMAGES} images at most", "messages")
 
 
+def take_pixels(parts: list[Part]) -> int:
+    """How many pixels the images have that were sent themselves; the engine is not told."""
+    return sum(part.pop(PIXELS, 0) for part in parts)
+
+
+def require_pixels(pixels: int) -> None:
+    """400 for more than an engine is sent at once."""
+    if pixels > MOST_PIXELS_TOGETHER:
+        message = f"the images have {pixels:,} pixels together; at most {MOST_PIXELS_TOGETHER:,} are taken"
+        raise invalid(message, "messages")
+
+
 def _image(field: str, value: Any) -> Part:
     """The engine has one resolution, so that `detail` changes nothing."""
     image = {"url": value} if isinstance(value, str) else mapping(field, value)
@@ -62,10 +77,16 @@ def _image(field: str, value: Any) -> Part:
     head, comma, data = url.partition(",")
     if not comma or not head.lower().endswith(";base64"):
         raise invalid(f"'{field}.url' must be data:…;base64,… or the URL of an image", f"{field}.url")
-    found = image_type(_decoded(f"{field}.url", data))
+    content = _decoded(f"{field}.url", data)
+    found = image_type(content)
     if found is None:
         raise invalid(f"'{field}.url' holds no image of a known type", f"{field}.url")
-    return {"type": "image_url", "image_url": {"url": f"data:{found};base64,{data}"}}
+    try:
+        pixels = pixels_of(content, found)
+    except ValueError as error:
+        raise invalid(f"'{field}.url' holds an image that {error}", f"{field}.url") from None
+    url = f"data:{found};base64,{data}"
+    return {"type": "image_url", "image_url": {"url": url}, PIXELS: pixels}
 
 
 def _audio(field: str, value: Any) -> Part:

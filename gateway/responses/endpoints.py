@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -10,16 +11,19 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from gateway.access import authenticate
 from gateway.background import DATABASE_ERRORS
 from gateway.checks import string
-from gateway.errors import invalid, unavailable
+from gateway.errors import invalid, too_late, unavailable
 from gateway.exchange import Kind
 from gateway.gateway import Gateway
+from gateway.incoming import Incoming
 from gateway.keys import KnownKey
 from gateway.responses.answer import ResponseVoice
 from gateway.responses.request import translate_response
+from gateway.sending import BoundedSend
 
 LISTED, MOST_LISTED = 20, 100
 
@@ -28,6 +32,7 @@ async def prepare(gateway: Gateway, key: KnownKey, sent: dict[str, Any], hold: C
     """With the items of the responses that the new one goes on from. `hold` counts their bytes."""
     if sent.get("store") is not False:
         gateway.responses.require_room()
+        gateway.responses.usage.require_room(*gateway.account_limits.stored(key.account_id))
     previous = sent.get("previous_response_id")
     if previous is None:
         return RESPONSES
@@ -44,16 +49,48 @@ RESPONSES = Kind(
 )
 
 
-async def list_responses(request: Request) -> Response:
-    gateway, key = await _caller(request)
+class StoredEndpoint:
+    """An ASGI endpoint for what is stored, within the bounds of any other request."""
+
+    def __init__(self, answer: Callable[[Request, Gateway, KnownKey], Awaitable[Response]]) -> None:
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        gateway: Gateway = scope["app"].state.gateway
+        request = Request(scope)
+        key = await authenticate(gateway, scope, request.headers)
+        with gateway.admission.enter(key.account_id, key.key_id, key.concurrent_requests) as place:
+            incoming = Incoming(receive, gateway.timers)
+            await self._skip_body(incoming, gateway.limits.body_seconds)
+            sending = BoundedSend(send, gateway.timers, gateway.limits.send_seconds, incoming.give_up)
+
+            async def respond() -> None:
+                response = await self._answer(request, gateway, key)
+                place.hold(len(response.body))
+                await response(scope, receive, sending)
+
+            try:
+                await incoming.until_gone(respond())
+            finally:
+                sending.close()
+
+    async def _skip_body(self, incoming: Incoming, seconds: float) -> None:
+        """Nothing that is asked for here stands in a body."""
+        try:
+            async with asyncio.timeout(seconds):
+                await incoming.skip_body()
+        except TimeoutError:
+            raise too_late() from None
+
+
+async def list_responses(request: Request, gateway: Gateway, key: KnownKey) -> Response:
     limit, after, before = _page(request)
     with reading():
         found, more = await gateway.responses.page(key.account_id, limit, after, before)
     return _listed(found, more)
 
 
-async def get_response(request: Request) -> Response:
-    gateway, key = await _caller(request)
+async def get_response(request: Request, gateway: Gateway, key: KnownKey) -> Response:
     if request.query_params.get("stream") == "true":
         raise invalid("'stream': a stored response is not streamed again", "stream")
     with reading():
@@ -61,9 +98,8 @@ async def get_response(request: Request) -> Response:
     return JSONResponse(found.body)
 
 
-async def list_input_items(request: Request) -> Response:
+async def list_input_items(request: Request, gateway: Gateway, key: KnownKey) -> Response:
     """All that was asked with the response itself; the newest first unless `order` is `asc`."""
-    gateway, key = await _caller(request)
     with reading():
         found = await gateway.responses.get(key.account_id, request.path_params["response_id"])
     order = request.query_params.get("order", "desc")
@@ -80,16 +116,14 @@ async def list_input_items(request: Request) -> Response:
     return _listed(items[start : min(start + limit, end)], start + limit < end)
 
 
-async def delete_response(request: Request) -> Response:
-    gateway, key = await _caller(request)
+async def delete_response(request: Request, gateway: Gateway, key: KnownKey) -> Response:
     with reading():
         await gateway.responses.delete(key.account_id, request.path_params["response_id"])
     return JSONResponse({"message": "Response deleted successfully"})
 
 
-async def cancel_response(request: Request) -> Response:
+async def cancel_response(request: Request, gateway: Gateway, key: KnownKey) -> Response:
     """There are no responses in the background, so that none can be cancelled."""
-    gateway, key = await _caller(request)
     with reading():
         await gateway.responses.get(key.account_id, request.path_params["response_id"])
     raise invalid("only responses in the background can be cancelled, and this one was not")
@@ -106,11 +140,6 @@ def reading() -> Iterator[None]:
         yield
     except DATABASE_ERRORS:
         raise unavailable("UNAVAILABLE", "stored responses cannot be read at the moment; try again") from None
-
-
-async def _caller(request: Request) -> tuple[Gateway, KnownKey]:
-    gateway: Gateway = request.app.state.gateway
-    return gateway, await authenticate(gateway, request.scope, request.headers)
 
 
 def _page(request: Request) -> tuple[int, str | None, str | None]:

@@ -28,6 +28,7 @@ from controlplane.resources.tables import ResponseRow
 from gateway.background import DATABASE_ERRORS, first_line
 from gateway.errors import GatewayError, invalid, unavailable
 from gateway.limits import Limits
+from gateway.responses.quota import StoredUsage
 
 log = logging.getLogger("hearth.gateway")
 
@@ -56,6 +57,7 @@ class ResponseStore:
         self._waiting: OrderedDict[str, Stored] = OrderedDict()
         self._bytes = 0
         self._writing = asyncio.Lock()
+        self.usage = StoredUsage(database, limits, self._writing, self._waiting_of)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -75,6 +77,7 @@ class ResponseStore:
         stored = Stored(response_id, account_id, previous_id, items, body, datetime.now(UTC), size)
         self._waiting[response_id] = stored
         self._bytes += size
+        self.usage.add(account_id, 1, size)
 
     async def get(self, account_id: str, response_id: str) -> Stored:
         """404 when the account has no such response."""
@@ -149,10 +152,11 @@ class ResponseStore:
         """404 when the account has no such response."""
         await self.get(account_id, response_id)
         await self.flush()
+        own = (ResponseRow.id == response_id, ResponseRow.account_id == account_id)
         async with self._session() as session:
-            await session.execute(
-                delete(ResponseRow).where(ResponseRow.id == response_id, ResponseRow.account_id == account_id)
-            )
+            size = await session.scalar(delete(ResponseRow).where(*own).returning(ResponseRow.size))
+        if size is not None:
+            self.usage.add(account_id, -1, -size)
 
     async def flush(self) -> None:
         """Write what waits. When Postgres is away it raises, and everything is kept for the next time."""
@@ -183,6 +187,7 @@ class ResponseStore:
 
     async def close(self) -> None:
         """Write what is left, for as long as Postgres answers."""
+        await self.usage.close()
         try:
             await self.flush()
         except DATABASE_ERRORS as error:
@@ -217,6 +222,11 @@ class ResponseStore:
                 await self._write([each])
             except (DataError, IntegrityError) as error:
                 log.error("a response cannot be stored: %s", first_line(error))
+
+    def _waiting_of(self, account_id: str) -> tuple[int, int]:
+        """How many responses of an account wait for Postgres, and their bytes."""
+        sizes = [each.size for each in self._waiting.values() if each.account_id == account_id]
+        return len(sizes), sum(sizes)
 
     def _held(self, account_id: str, response_id: str) -> Stored | None:
         found = self._waiting.get(response_id)
@@ -264,9 +274,9 @@ def _fitting(listed: Sequence[tuple[str, int]], most: int) -> list[str]:
 
 
 def _stored(row: ResponseRow) -> Stored:
-    return Stored(row.id, row.account_id, row.previous_id, row.input, row.body, row.create_time)
+    return Stored(row.id, row.account_id, row.previous_id, row.input, row.body, row.create_time, row.size)
 
 
 def _values(each: Stored) -> dict[str, Any]:
-    names = ("id", "account_id", "previous_id", "input", "body", "create_time")
+    names = ("id", "account_id", "previous_id", "input", "body", "create_time", "size")
     return {name: getattr(each, name) for name in names}

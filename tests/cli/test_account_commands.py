@@ -60,6 +60,15 @@ def test_a_key_is_made_for_a_service_account_and_for_a_time(firectl, api):
     assert "Key: fw_secret\n" in ran.out and "fw_secret" not in ran.err
 
 
+def test_a_key_is_made_with_limits_of_its_own(firectl, api):
+    api.on("POST", f"{HOME}/apiKeys", {"keyId": "k1", "key": "fw_secret", "requestsPerMinute": 60})
+    limits = ("--requests-per-minute", "60", "--tokens-per-minute", "1000", "--concurrent-requests", "4")
+    ran = firectl("create", "api-key", *limits)
+    asked = {"requestsPerMinute": 60, "tokensPerMinute": 1000, "concurrentRequests": 4}
+    assert api.sent("POST")[0].body == {"apiKey": {"displayName": "default", **asked}}
+    assert "Requests Per Minute: 60\n" in ran.out
+
+
 def test_a_service_account_is_a_switch_for_users_and_a_name_for_keys_in_any_order(firectl, api):
     api.on("POST", f"{HOME}/users/ci-bot/apiKeys", {"keyId": "k1"})
     assert firectl("--service-account", "ci-bot", "api-key", "create").code == 0

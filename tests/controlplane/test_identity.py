@@ -264,6 +264,19 @@ async def test_a_key_has_annotations_an_end_and_is_shown_to_nobody_s_cache(api):
     assert past.status_code == 400
 
 
+async def test_a_key_is_made_with_limits_of_its_own(api):
+    limits = {"requestsPerMinute": 60, "tokensPerMinute": 10_000, "concurrentRequests": 4}
+    made = (await api.post(f"{USERS}/admin/apiKeys", json={"apiKey": limits})).json()
+    assert {name: made[name] for name in limits} == limits
+    listed = (await api.get(f"{USERS}/admin/apiKeys?filter=requestsPerMinute=60")).json()["apiKeys"]
+    assert [one["keyId"] for one in listed] == [made["keyId"]]
+    assert {name: listed[0][name] for name in limits} == limits
+    for wrong in (0, -1, "many", 10**10):
+        answer = await api.post(f"{USERS}/admin/apiKeys", json={"apiKey": {"tokensPerMinute": wrong}})
+        assert answer.status_code == 400
+        assert "tokensPerMinute" in answer.json()["message"]
+
+
 async def test_an_admin_lists_and_deletes_everybody_s_keys_and_others_their_own(api, http, db):
     own = {"Authorization": f"Bearer {add_user(db, 'user')}"}
     of_account = "/v1/accounts/hearth/apiKeys"

@@ -272,6 +272,18 @@ async def test_an_inspection_that_takes_too_long_is_ended(api, work, db, monkeyp
         assert (row.state, row.status_code) == ("FAILED", "DEADLINE_EXCEEDED")
 
 
+async def test_an_inspection_that_takes_too_much_memory_says_so(api, work, db, monkeypatch):
+    monkeypatch.setattr(inspections, "GIB", 1 << 25)
+    await api.post(INSPECT, json=ASKED)
+
+    work()
+
+    with db.session() as session:
+        row = session.scalars(select(InspectionRow)).one()
+        assert (row.state, row.status_code, row.reason) == ("FAILED", "RESOURCE_EXHAUSTED", "OUT_OF_MEMORY")
+        assert "more than the 8 GiB of memory" in row.status_message
+
+
 async def test_nothing_is_left_on_the_workers_disk(api, work, settings):
     await api.post(INSPECT, json=ASKED)
     work()

@@ -32,6 +32,7 @@ MISTAKES = [
     ({"image": "i", "pools": []}, "pools: Tuple should have at least 1 item"),
     ({**GOOD, "colour": "red"}, "colour: Extra inputs are not permitted"),
     ({**GOOD, "pools": [H100, H100]}, "two pools are called h100"),
+    ({**GOOD, "trainingPools": ["a100"]}, "trainingPools: there is no pool a100"),
     ({**GOOD, "cache": {}}, "cache: needs either hostPath or emptyDir"),
     ({**GOOD, "cache": {"hostPath": "weights"}}, "cache.hostPath: String should match pattern"),
     ({**GOOD, "quota": {"pods": "many"}}, "quota.pods: 'many' is no quantity, as 8 or 500m or 64Gi is"),

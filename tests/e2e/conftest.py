@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ STOP_SECONDS = 40
 class Platform:
     """A running `hearth up`, and what a user does with it."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, settings: Mapping[str, str] | None = None) -> None:
         self.data_dir = data_dir
+        self.settings = dict(settings or {})
         self.env: dict[str, str] = {}
         self.process: subprocess.Popen[str] | None = None
 
@@ -37,6 +38,7 @@ class Platform:
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
+            env={**os.environ, **self.settings},
             start_new_session=True,
         )
         assert self.process.stdout is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -152,6 +153,14 @@ class Running:
 
     def until_routed(self, condition: Callable[[Gateway], object]) -> None:
         wait_until(lambda: self.gateway.snapshot is not None and condition(self.gateway))
+
+
+@pytest.fixture
+def closed_url() -> str:
+    """An address where nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    return f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from gateway.access_log import MOST_LINES, Lines, Seen, line
+from gateway.access_log import MOST_LINES, Lines, Seen, as_text
 from gateway.telemetry import Telemetry
 from tests.gateway.serving import wait_until
 
@@ -22,7 +22,7 @@ def stream():
 
 @pytest.fixture
 def lines(stream):
-    return Lines(lambda: stream)
+    return Lines(stream=lambda: stream)
 
 
 async def test_lines_are_written_together_and_each_has_its_own_time(lines, stream):
@@ -52,7 +52,7 @@ async def test_many_lines_do_not_wait(lines, stream):
 
 @pytest.mark.parametrize("path", ["/v1/a\nb", "/v1/" + "x" * 5000, "/v1/\x1b[31m", "/v1/ü"])
 def test_a_path_cannot_write_lines_of_its_own_nor_long_ones(path):
-    text = line(SEEN._replace(path=path))
+    text = as_text(SEEN._replace(path=path)).removesuffix("\n")
     assert text.isprintable()
     assert text.isascii()
     assert len(text) < 300
@@ -82,9 +82,10 @@ def test_a_gateways_lines_tell_the_account_and_no_more(served, capfd):
 def test_durations_are_counted_in_the_bucket_that_holds_them():
     telemetry = Telemetry()
     for seconds in (0.005, 0.01, 0.2, 10_000):
-        telemetry.see_first_byte("completions", seconds)
+        telemetry.see_first_byte("completions", "acme/d", seconds)
     text = telemetry.render().decode()
-    counts = dict(re.findall(r'first_byte_seconds_bucket\{endpoint="completions",le="([^"]+)"\} (\S+)', text))
+    found = re.findall(r'first_byte_seconds_bucket\{deployment="acme/d",.*le="([^"]+)"\} (\S+)', text)
+    counts = dict(found)
     assert (counts["0.01"], counts["0.1"], counts["0.25"], counts["600.0"]) == ("2.0", "2.0", "3.0", "3.0")
     assert counts["+Inf"] == "4.0"
-    assert 'first_byte_seconds_count{endpoint="completions"} 4.0' in text
+    assert 'first_byte_seconds_count{deployment="acme/d",endpoint="completions"} 4.0' in text

@@ -14,6 +14,7 @@ from gateway.errors import GatewayError, unavailable
 from gateway.limits import Limits
 from gateway.load import LoadBook
 from gateway.snapshot import Deployment, Model, Route, Target
+from gateway.telemetry import Telemetry
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MODEL = Model("acme", "m", "HF_BASE_MODEL", False, NOW, 128, True, False, False)
@@ -32,7 +33,7 @@ class Stage:
         self.signs = 0
         self.failure: Exception | None = None
         self.book = LoadBook()
-        self.activator = Activator(limits, self.book, self.wake)
+        self.activator = Activator(limits, self.book, self.wake, Telemetry())
 
     async def wake(self, uid: uuid.UUID) -> None:
         self.woken.append(uid)

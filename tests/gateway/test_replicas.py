@@ -18,14 +18,6 @@ QUESTION = [{"role": "user", "content": "count"}]
 
 
 @pytest.fixture
-def closed_url():
-    """An address where nothing listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    return f"http://127.0.0.1:{port}"
-
-
-@pytest.fixture
 def dying_url():
     """A server that takes a request and closes the connection."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

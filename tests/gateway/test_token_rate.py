@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from sqlalchemy import update
@@ -95,44 +96,69 @@ async def test_the_tokens_of_a_minutes_last_second_are_told_in_the_next_one(sett
     allowed = limits(account)
     async with counting(settings.redis_url, clock) as one, counting(settings.redis_url, clock) as other:
         one.add(account, 30, 5)
-        original = one._added
+        original = one._ask
 
-        async def slow(**asked: object) -> object:
-            answer = await original(**asked)
+        async def slow(*asked: Any) -> Any:
+            answer = await original(*asked)
             clock.now = 6060.0
             one.add(account, 1, 1)
             return answer
 
-        one._added = slow  # type: ignore[assignment]
+        one._ask = slow  # type: ignore[method-assign]
         await one.tell()
-        one._added = original
+        one._ask = original  # type: ignore[method-assign]
         one.add(account, 1, 0)
         for _ in range(2):
             await one.tell()
         other.add(account, 0, 0)
         await other.tell()
-        assert other.admit(allowed) == one.admit(allowed) == {"prompt": 67, "generated": 3}
+        assert other.admit(allowed) == one.admit(allowed) == {"prompt": 68, "generated": 4}
 
 
 async def test_what_is_added_while_valkey_is_told_is_told_the_next_time(settings: Settings) -> None:
     account, clock = uuid.uuid4().hex, Clock()
     async with counting(settings.redis_url, clock) as one, counting(settings.redis_url, clock) as other:
         one.add(account, 10, 1)
-        original = one._added
+        original = one._ask
 
-        async def slow(**asked: object) -> object:
-            answer = await original(**asked)
+        async def slow(*asked: Any) -> Any:
+            answer = await original(*asked)
             one.add(account, 1, 0)
             return answer
 
-        one._added = slow  # type: ignore[assignment]
+        one._ask = slow  # type: ignore[method-assign]
         await one.tell()
-        one._added = original
-        assert one.admit(limits(account))["prompt"] == 88
+        one._ask = original  # type: ignore[method-assign]
+        assert one.admit(limits(account))["prompt"] == 89
         await one.tell()
         other.add(account, 0, 0)
         await other.tell()
-        assert other.admit(limits(account)) == one.admit(limits(account)) == {"prompt": 88, "generated": 9}
+        assert other.admit(limits(account)) == one.admit(limits(account)) == {"prompt": 89, "generated": 9}
+
+
+async def test_many_accounts_are_told_of_on_few_ways_to_valkey(settings: Settings) -> None:
+    accounts, clock = [uuid.uuid4().hex for _ in range(300)], Clock()
+    async with counting(settings.redis_url, clock) as one, counting(settings.redis_url, clock) as other:
+        original, ways = one._ask, []
+
+        async def counted(keys: Any, counts: Any) -> Any:
+            ways.append(len(keys))
+            return await original(keys, counts)
+
+        one._ask = counted  # type: ignore[method-assign]
+        for place, account in enumerate(accounts):
+            one.add(account, place, 1)
+            other.add(account, 0, 1)
+        await one.tell()
+        await other.tell()
+        assert [other.admit(limits(account, prompt=1000)) for account in accounts] == [
+            {"prompt": 1000 - place, "generated": 8} for place in range(300)
+        ]
+        assert len(ways) <= 4
+        assert sum(ways) == 600
+        clock.now += 120
+        await one.tell()
+        assert sum(ways) == 600, "what is older than the minute before is told to nobody"
 
 
 async def test_without_valkey_a_gateway_goes_by_what_it_has_seen_and_tells_it_later(

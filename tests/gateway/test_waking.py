@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 from redis import Redis
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from controlplane.load_board import decode, figures_key
-from controlplane.resources.tables import DeployedModelRow, DeploymentRow
+from controlplane.resources.tables import DeployedModelRow, DeploymentRow, ReplicaRow
 from gateway.limits import Limits
 from tests.gateway.conftest import Running
 from tests.gateway.serving import wait_until
@@ -76,6 +76,36 @@ def test_a_request_wakes_it_waits_and_is_answered(asleep: Asleep) -> None:
     asleep.start_replica()
     assert asked.result().json()["choices"][0]["text"] == "one two three"
     assert asleep.running.gateway.activator.held == 0
+    telemetry, name = asleep.running.gateway.telemetry, "accounts/acme/deployments/main"
+    assert telemetry.cold_starts == {name: 1}
+    assert sum(telemetry.waits[name].counts) == 1
+
+
+@pytest.mark.parametrize("noticed", [True, False])
+def test_one_that_went_to_zero_since_the_routes_were_loaded_wakes_too(
+    noticed: bool,
+    world: World,
+    closed_url: str,
+    engine_url: str,
+    start_gateway: Callable[..., Running],
+    limits: Callable[..., Limits],
+) -> None:
+    base = world.add_base("acme", "llama")
+    deployment = world.add_deployment("acme", "main", base, desired_replica_count=1)
+    world.load("acme", "llama-1", base, deployment)
+    gone = world.add_replica(deployment, closed_url, "base-uid")
+    running = start_gateway(limits(snapshot_seconds=3600.0, wait_seconds=60.0, wait_look_seconds=0.02))
+    with world.db.session() as session, ThreadPoolExecutor(1) as callers:
+        if noticed:  # by the workers
+            session.execute(delete(ReplicaRow).where(ReplicaRow.uid == gone))
+        session.execute(update(DeploymentRow).values(desired_replica_count=0))
+        session.commit()
+        asleep = Asleep(running, world, deployment, engine_url, callers)
+        asked = asleep.ask()
+        wait_until(lambda: asleep.desired == 1)
+        asleep.start_replica()
+        answer = asked.result().json()
+        assert answer["choices"][0]["text"] == "one two three", answer
 
 
 def test_a_stream_is_kept_open_meanwhile_and_then_is_like_any_other(asleep: Asleep) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ Document = dict[str, Any]
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = ("python", "-m", "workers.runtimes.kubernetes.pod")
-"""What images stand for: the words at the start of a container's command."""
+"""What images stand for: the words at the start of a container's command. Trainers are always real."""
 BACKOFF_SECONDS = (0.0, 1.0, 2.0, 4.0)
 """A kubelet waits 10 s, 20 s, 40 s …"""
 PROBE_SECONDS = 0.3
@@ -54,10 +54,18 @@ class Container:
         self._probed = 0.0
         self._silent_since: float | None = None
         self._signalled = False
+        self._once = around.pod["spec"].get("restartPolicy") == "Never"
+        self._times: list[tuple[int, str]] = []
+        """How much it had printed by when."""
 
     @property
     def log(self) -> Path:
         return self.around.folder / f"{self.name}.log"
+
+    @property
+    def is_over(self) -> bool:
+        """It ended, and is not started again."""
+        return self._once and self._ended is not None
 
     @property
     def ended_well(self) -> bool:
@@ -72,9 +80,29 @@ class Container:
         if self.spec["image"] not in self.around.images:
             return
         if self._process is not None:
+            self._time_log()
             self._look()
         if self._process is None and (self._ended is None or self._is_due(restart)):
             self._start()
+
+    def timed_log(self) -> Iterator[tuple[str, bytes]]:
+        """Each line that it has printed whole, or last of all, and when."""
+        self._time_log()
+        said = self.log.read_bytes()[: self._times[-1][0]] if self.log.exists() else b""
+        place, times = 0, iter(self._times)
+        printed, moment = next(times)
+        for line in said.splitlines(keepends=True):
+            place += len(line)
+            if not line.endswith(b"\n") and not self.is_over:
+                return
+            while place > printed:
+                printed, moment = next(times)
+            yield moment, line
+
+    def _time_log(self) -> None:
+        printed = self.log.stat().st_size if self.log.exists() else 0
+        if not self._times or printed > self._times[-1][0]:
+            self._times.append((printed, _now()))
 
     def stop(self, sign: signal.Signals) -> bool:
         """Whether it has ended."""
@@ -117,14 +145,15 @@ class Container:
         return {"terminated": self._ended} if self._ended else {"waiting": {"reason": "ContainerCreating"}}
 
     def _is_backing_off(self) -> bool:
-        failed = self._ended is not None and self._process is None and not self.ended_well
+        failed = not self._once and self._ended is not None and self._process is None and not self.ended_well
         return failed and self._wait() > 0
 
     def _wait(self) -> float:
         return BACKOFF_SECONDS[min(self.restarts, len(BACKOFF_SECONDS) - 1)]
 
     def _is_due(self, restart: bool) -> bool:
-        return (restart or not self.ended_well) and time.monotonic() - self._ended_at >= self._wait()
+        wanted = not self._once and (restart or not self.ended_well)
+        return wanted and time.monotonic() - self._ended_at >= self._wait()
 
     def _start(self) -> None:
         if self._ended is not None:
@@ -207,9 +236,17 @@ class Container:
         for each in self.spec.get("env") or []:
             if "value" in each:
                 env[each["name"]] = self._here(each["value"])
-            elif each["valueFrom"]["fieldRef"]["fieldPath"] == "status.podIP":
-                env[each["name"]] = self.around.address
+            else:
+                env[each["name"]] = self._value_from(each["valueFrom"])
         return env
+
+    def _value_from(self, source: Document) -> str:
+        if key := source.get("secretKeyRef"):
+            secret = self.around.secret(self.around.pod["metadata"]["namespace"], key["name"])
+            return base64.b64decode(secret["data"][key["key"]]).decode()
+        field = source["fieldRef"]["fieldPath"]
+        known = {"status.podIP": self.around.address, "metadata.uid": self.around.pod["metadata"]["uid"]}
+        return str(known[field])
 
     def _write_projections(self) -> None:
         annotations = self.around.pod["metadata"].get("annotations") or {}
@@ -218,6 +255,11 @@ class Container:
                 name = item["fieldRef"]["fieldPath"].split("'")[1]
                 file = self.around.volumes[volume["name"]] / item["path"]
                 file.write_text(self._here(annotations[name]))
+            if source := volume.get("secret"):
+                secret = self.around.secret(self.around.pod["metadata"]["namespace"], source["secretName"])
+                for item in source["items"]:
+                    file = self.around.volumes[volume["name"]] / item["path"]
+                    file.write_bytes(base64.b64decode(secret["data"][item["key"]]))
 
     def _here(self, text: str) -> str:
         """The same words, with folders of this machine for the paths of volumes; the longest path first."""
@@ -230,7 +272,10 @@ class Container:
     def _signal(self, sign: signal.Signals) -> None:
         assert self._process is not None
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, sign)
+            if sign is signal.SIGKILL:
+                os.killpg(self._process.pid, sign)
+            else:
+                os.kill(self._process.pid, sign)  # the container's first process alone is asked
 
 
 def _now() -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kubernetes.containers import Container, Surroundings
+from tests.kubernetes.logs import LogServer
 from workers.runtimes.base import RuntimeUnavailable
 from workers.runtimes.kubernetes.cluster import POD, Cluster, Kind, Refused
 
@@ -40,6 +41,8 @@ class VirtualPod:
     """A pod on a virtual node: its address, its folders, its containers."""
 
     uid: str
+    namespace: str
+    name: str
     address: str
     folder: Path
     waiting: list[Container]
@@ -61,10 +64,10 @@ class VirtualPod:
         for each in self.containers:
             each.move_on(restart=True)
 
-    def stop(self) -> bool:
+    def stop(self, grace_seconds: float) -> bool:
         """Whether nothing of it runs any more."""
         since = self.stopping_since = self.stopping_since or time.monotonic()
-        sign = signal.SIGKILL if time.monotonic() - since > SHORTENED_GRACE else signal.SIGTERM
+        sign = signal.SIGKILL if time.monotonic() - since > grace_seconds else signal.SIGTERM
         ended = [each.stop(sign) for each in (*self.waiting, *self.containers)]
         return all(ended)
 
@@ -85,7 +88,7 @@ class VirtualPod:
             ),
         ]
         return {
-            "phase": "Running" if self.initialized else "Pending",
+            "phase": self._phase(),
             "podIP": self.address,
             "podIPs": [{"ip": self.address}],
             "conditions": conditions,
@@ -95,6 +98,11 @@ class VirtualPod:
                 for each in self.containers
             ],
         }
+
+    def _phase(self) -> str:
+        if all(each.is_over for each in self.containers):
+            return "Succeeded" if all(each.ended_well for each in self.containers) else "Failed"
+        return "Running" if self.initialized else "Pending"
 
 
 PREPARING = {"waiting": {"reason": "PodInitializing"}}
@@ -110,6 +118,7 @@ class VirtualKubelet:
         self._addresses = iter(range(1, 60_000))
         self._lock = threading.RLock()
         self._closed = threading.Event()
+        self.logs = LogServer(self._log_of, folder)
         self._thread = threading.Thread(target=self._run, name="virtual kubelet", daemon=True)
 
     def start(self) -> None:
@@ -118,6 +127,7 @@ class VirtualKubelet:
     def close(self) -> None:
         self._closed.set()
         self._thread.join(30)
+        self.logs.close()
         for pod in self.pods.values():
             pod.kill()
         for name in list(self.nodes):
@@ -136,7 +146,7 @@ class VirtualKubelet:
         )
         room = {"cpu": "64", "memory": "512Gi", "pods": "250", "nvidia.com/gpu": str(gpus)}
         ready = _condition("Ready", True, "")
-        status = {"capacity": room, "allocatable": room, "conditions": [ready]}
+        status = {"capacity": room, "allocatable": room, "conditions": [ready], **self.logs.address()}
         self.cluster.patch_status(NODE, "", name, status)
         with self._lock:
             self.nodes.add(name)
@@ -159,7 +169,9 @@ class VirtualKubelet:
         self.add_node(f"{name}-2", labels, gpus=gpus, taint=taints[0] if taints else "")
         for pod in self.cluster.list(POD, {"fieldSelector": f"spec.nodeName={name}"}).get("items") or []:
             metadata = pod["metadata"]
-            self.cluster.delete(POD, metadata["namespace"], metadata["name"], uid=metadata["uid"], now=True)
+            self.cluster.delete(
+                POD, metadata["namespace"], metadata["name"], uid=metadata["uid"], grace_seconds=0
+            )
 
     def remove_node(self, name: str) -> None:
         with self._lock:
@@ -170,6 +182,13 @@ class VirtualKubelet:
 
     def container(self, pod_uid: str, name: str = "engine") -> Container:
         return next(each for each in self.pods[pod_uid].containers if each.name == name)
+
+    def _log_of(self, namespace: str, pod: str, container: str) -> Container | None:
+        with self._lock:
+            for each in self.pods.values():
+                if (each.namespace, each.name) == (namespace, pod):
+                    return next((one for one in each.containers if one.name == container), None)
+        return None
 
     def _on(self, node: str) -> list[VirtualPod]:
         return [pod for pod in self.pods.values() if pod.folder.parent.name == node]
@@ -210,13 +229,17 @@ class VirtualKubelet:
         metadata = pod["metadata"]
         if uid not in self.pods:
             if metadata.get("deletionTimestamp"):
-                return self.cluster.delete(POD, metadata["namespace"], metadata["name"], uid=uid, now=True)
+                return self.cluster.delete(
+                    POD, metadata["namespace"], metadata["name"], uid=uid, grace_seconds=0
+                )
             self.pods[uid] = self._prepare(pod)
         virtual = self.pods[uid]
         if metadata.get("deletionTimestamp"):
-            if virtual.stop():
+            once = pod["spec"].get("restartPolicy") == "Never"
+            grace = float(metadata["deletionGracePeriodSeconds"]) if once else SHORTENED_GRACE
+            if virtual.stop(grace):
                 self.pods.pop(uid)
-                self.cluster.delete(POD, metadata["namespace"], metadata["name"], uid=uid, now=True)
+                self.cluster.delete(POD, metadata["namespace"], metadata["name"], uid=uid, grace_seconds=0)
             return None
         virtual.move_on()
         status = virtual.status(pod)
@@ -231,9 +254,14 @@ class VirtualKubelet:
         address = f"127.98.{number // 250}.{number % 250 + 1}"
         folder = self.folder / spec["nodeName"] / metadata["uid"]
         folder.mkdir(parents=True)
-        around = Surroundings(pod, address, folder, self._volumes(pod, folder), self.images, self._secret)
+        volumes = self._volumes(pod, folder)
+        for container in spec["containers"]:
+            _nest(container, volumes)
+        around = Surroundings(pod, address, folder, volumes, self.images, self._secret)
         return VirtualPod(
             metadata["uid"],
+            metadata["namespace"],
+            metadata["name"],
             address,
             folder,
             [Container(each, around) for each in spec.get("initContainers") or []],
@@ -252,6 +280,15 @@ class VirtualKubelet:
 
     def _secret(self, namespace: str, name: str) -> Document:
         return self.cluster.get_path(f"/api/v1/namespaces/{namespace}/secrets/{name}")
+
+
+def _nest(container: Document, volumes: Mapping[str, Path]) -> None:
+    """What is mounted within another volume is seen there."""
+    mounts = {mount["mountPath"]: volumes[mount["name"]] for mount in container.get("volumeMounts") or []}
+    for path, volume in mounts.items():
+        outer = mounts.get(str(Path(path).parent))
+        if outer is not None and not (outer / Path(path).name).exists():
+            (outer / Path(path).name).symlink_to(volume)
 
 
 def _condition(kind: str, true: bool, reason: str) -> Document:

@@ -2,7 +2,8 @@
 
     python stand_in.py [crashing=TEXT | unstageable=TEXT] stage|serve|addons SPEC.json
 
-It answers as far as workers ask: health, names, adapters, and probabilities that differ from name to name.
+It answers as far as workers ask: health, names, adapters, and probabilities that differ from name to name. A
+chat is answered with the model's place among the names, a word at a time, at a pace like an engine's.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import json
 import os
 import signal
 import sys
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 ENDED = "HEARTH-ENGINE-ERROR "
+WORD_SECONDS = 0.02
 
 
 def main() -> None:
@@ -53,7 +57,44 @@ def serve(host: str, port: int, base: str) -> None:
                 prompt = [None] + [{"7": {"logprob": chance["token_id:7"]}} for _ in asked["prompt"][1:]]
                 choice = {"prompt_logprobs": prompt, "logprobs": {"top_logprobs": [chance]}}
                 return self._answer({"choices": [choice]})
+            if self.path == "/v1/chat/completions":
+                return self._chat(asked)
             return self._answer({})
+
+        def _chat(self, asked: dict[str, Any]) -> None:
+            """An answer of as many words as it may have; each is the model's number."""
+            words = [f"{names.index(asked['model'])} "] * int(asked.get("max_tokens") or 8)
+            told = {"id": "chat-1", "created": 1, "model": asked["model"], "object": "chat.completion"}
+            usage = {
+                "prompt_tokens": 1,
+                "completion_tokens": len(words),
+                "total_tokens": len(words) + 1,
+            }
+            if asked.get("stream"):
+                return self._stream(words, told, usage)
+            time.sleep(WORD_SECONDS * len(words))
+            message = {"role": "assistant", "content": "".join(words)}
+            choice = {"index": 0, "message": message, "finish_reason": "stop"}
+            return self._answer({**told, "choices": [choice], "usage": usage})
+
+        def _stream(self, words: list[str], told: dict[str, Any], usage: dict[str, int]) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.send_header("Connection", "close")
+            self.end_headers()
+            told["object"] = "chat.completion.chunk"
+            for number, word in enumerate(words, start=1):
+                time.sleep(WORD_SECONDS)
+                reason = "stop" if number == len(words) else None
+                choice = {"index": 0, "delta": {"content": word}, "finish_reason": reason}
+                self._send({**told, "choices": [choice]})
+            self._send({**told, "choices": [], "usage": usage})
+            self.wfile.write(b"data: [DONE]\n\n")
+            self.close_connection = True
+
+        def _send(self, event: object) -> None:
+            self.wfile.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+            self.wfile.flush()
 
         def _answer(self, body: object) -> None:
             said = json.dumps(body).encode()

@@ -1,4 +1,4 @@
-"""Workers with no more rights than `k8s/worker-access.yaml` gives them."""
+"""Workers with no more rights than `k8s/base/worker-access.yaml` gives them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.kubernetes.story import Kubectl, Story
 from workers.runtimes.kubernetes.cluster import Cluster, Kind
 from workers.runtimes.kubernetes.manifests import STORE_SECRET
 
-ACCESS = Path(__file__).resolve().parents[2] / "k8s" / "worker-access.yaml"
+ACCESS = Path(__file__).resolve().parents[2] / "k8s" / "base" / "worker-access.yaml"
 TOKEN = {
     "apiVersion": "authentication.k8s.io/v1",
     "kind": "TokenRequest",
@@ -83,8 +83,8 @@ def test_it_is_enough_for_a_deployments_whole_life_and_for_nothing_else(
     for words in (
         ("get", "secrets"),
         ("create", "pods/exec"),
-        ("get", "pods/log"),
         ("create", "pods"),
+        ("get", "jobs"),
         ("patch", "secrets"),
     ):
         assert kubectl("auth", "can-i", *words, "-A", as_worker, expect=1).strip() == "no"

@@ -95,7 +95,7 @@ def test_a_settled_deployment_costs_the_api_server_nothing(
     story.until_ready()
     story.until(lambda row: story.deployment()["status"].get("readyReplicas") == 1)
     asked: list[str] = []
-    cluster = fleets._site("").cluster
+    cluster = fleets._sites.of("").cluster
     send = cluster._send
     monkeypatch.setattr(
         cluster,

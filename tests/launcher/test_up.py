@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -37,6 +39,19 @@ def account_of_the_key(data_dir: Path) -> str:
     headers = {"Authorization": f"Bearer {env['FIREWORKS_API_KEY']}"}
     answer = httpx.get(env["FIREWORKS_BASE_URL"] + "/verifyApiKey", headers=headers, timeout=30)
     return answer.headers["x-fireworks-account-id"]
+
+
+def watched_at(data_dir: Path) -> dict[str, str]:
+    """Where each part shows its numbers."""
+    targets = json.loads(DataDir.at(data_dir).metrics_file.read_text())
+    return {one["labels"]["part"]: f"http://{one['targets'][0]}" for one in targets}
+
+
+def is_ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/readyz").status_code == 200
+    except httpx.ConnectError:
+        return False
 
 
 def store_secret(data_dir: Path) -> int:
@@ -91,6 +106,11 @@ def test_a_platform_in_the_background_is_ready_when_the_command_returns(tmp_path
         assert started.returncode == 0, started.stderr
         assert "Hearth is ready at" in started.stdout
         assert account_of_the_key(data_dir) == "hearth"
+        for part, url in watched_at(data_dir).items():
+            wait_until(partial(is_ready, url), f"{part} is ready")
+            assert f'hearth_build_info{{part="{part}"' in httpx.get(f"{url}/metrics").text
+        public = DataDir.at(data_dir).read_env()["FIREWORKS_BASE_URL"]
+        assert httpx.get(f"{public}/metrics").status_code == 401
     finally:
         assert hearth("down", "--data-dir", str(data_dir)).returncode == 0
     assert processes_of(data_dir) == []

@@ -6,7 +6,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from sqlalchemy import event, func, insert, select, update
+from sqlalchemy import delete, event, func, insert, select, update
 
 from controlplane.bootstrap import ensure_account
 from controlplane.db import Database
@@ -126,6 +126,41 @@ def test_a_place_is_taken_until_its_trainer_is_gone(queue, places, jobs, state):
     assert jobs()[waiting].state == "PENDING"
 
 
+@pytest.mark.parametrize("verbs", [["delete"], ["pause", "resume"]])
+def test_a_job_that_leaves_keeps_its_place_until_its_trainer_is_gone(
+    running, ask, step, add_job, places, jobs, verbs
+):
+    step(add_job("waiting"))
+    for verb in verbs:
+        ask(running, verb)
+    places(1)
+    assert jobs()["waiting"].state == "PENDING"
+    step(running), step(running)
+    assert jobs()["waiting"].state == "RUNNING"
+
+
+@pytest.mark.parametrize("rest", ["pause", "cancel"])
+@pytest.mark.parametrize("verb", ["delete", "resume"])
+def test_a_job_that_leaves_its_rest_takes_no_place(running, ask, step, queue, places, jobs, rest, verb):
+    ask(running, rest)
+    step(running), step(running)
+    ask(running, verb)
+    (waiting,) = queue("b", 0)
+    places(1)
+    assert jobs()[waiting].state == "RUNNING"
+
+
+def test_an_account_that_deletes_its_job_comes_after_those_that_had_no_turn(queue, places, jobs, db):
+    (first,) = queue("a", 0)
+    places(1)
+    with db.session() as session:
+        session.execute(delete(FineTuningJobRow).where(FineTuningJobRow.id == first))
+    again, other = queue("a", 1), queue("b", 2)
+    places(1)
+    assert at_work(jobs()) == set(other)
+    assert jobs()[again[0]].state == "PENDING"
+
+
 OUTSIDE = ["CREATING", "RESUMING", "PAUSED", "WRITING_RESULTS", "CANCELLED", "FAILED"]
 
 
@@ -153,7 +188,7 @@ def test_ten_thousand_waiting_jobs_cost_as_many_statements_as_ten(queue, places,
     few = statements(2)
     queue("a", *range(9_980))
     many = statements(4)
-    assert many <= few <= 8
+    assert many <= few <= 9
     places(4)  # Those who have come up among the first are numbered.
     # Nothing has moved: it is looked at, and nothing is written.
     assert statements(4) <= 5

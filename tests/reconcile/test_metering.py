@@ -343,6 +343,14 @@ def test_a_job_is_metered_once(meter):
     assert meter.spent() == {("2026-03-01", job.name): 617_283_500}
 
 
+def test_a_job_that_goes_on_is_metered_for_what_it_has_trained_since(meter):
+    job = a_job()
+    for tokens in (300, 300, 1000, 900):
+        with meter.db.session() as session:
+            meter_job(session, PRICES, job, {"metrics": {"tokens_seen": tokens}})
+    assert sorted(entry.trained_tokens for entry in meter.entries()) == [300, 700]
+
+
 @pytest.mark.parametrize(
     "result", [{}, {"metrics": None}, {"metrics": {"tokens_seen": "many"}}, {"metrics": {"tokens_seen": -5}}]
 )

@@ -9,8 +9,9 @@ from sqlalchemy import func, select
 
 from controlplane.bootstrap import ensure_account
 from controlplane.resources.fine_tuning_jobs.checkpoints import to_copy
-from controlplane.resources.tables import FineTuningJobRow, GarbageRow, ModelRow
+from controlplane.resources.tables import FineTuningJobRow, GarbageRow, LedgerRow, ModelRow
 from tests.reconcile.test_fine_tuning_jobs import delete_as_the_api_does
+from tests.reconcile.trainers import SETTINGS
 from tests.validation.conftest import adapter_files
 from tests.validation.crafted import CONFIG
 from workers.reconcile.models import reconcile_model
@@ -18,6 +19,7 @@ from workers.reconcile.models import reconcile_model
 __all__ = ["adapter_files"]
 
 FACTS = {"architecture": "LlamaForCausalLM", "config": CONFIG, "supports_lora": True}
+JOB = "accounts/hearth/fineTuningJobs/job"
 PLACE = "accounts/hearth/fine-tuning-jobs/1/samplers/sampler-5/"
 
 
@@ -43,6 +45,7 @@ def promoted(db, object_store, adapter_files):
                 )
                 for name, content in files.items()
             },
+            lineage={"fine_tuning_job": JOB, "checkpoint": f"{JOB}/checkpoints/sampler-5"},
             state="UPLOADING",
             reason="CHECKING",
             next_reconcile_at=func.now(),
@@ -65,6 +68,52 @@ def test_a_checkpoint_that_passes_the_check_is_a_model_of_its_own(context, db, o
     object_store.delete_prefix(PLACE)
     for name in row.files:
         assert object_store.get_bytes(row.prefix + name)
+
+
+@pytest.mark.parametrize(("state", "tokens"), [("CANCELLED", 700), ("FAILED", 700), ("RUNNING", 700)])
+def test_a_model_of_a_checkpoint_costs_what_its_job_had_trained(
+    context, db, promoted, trained_job, state, tokens
+):
+    trained_job(state=state, progress={"tokens_seen": tokens})
+    checked(context, db, promoted)
+    assert [(entry.job, entry.trained_tokens) for entry in entries(db)] == [(JOB, tokens)]
+
+
+def test_a_second_model_of_the_same_checkpoint_costs_nothing_more(context, db, promoted, trained_job):
+    trained_job(state="COMPLETED", progress={"tokens_seen": 700}, metered_tokens=700)
+    assert checked(context, db, promoted).state == "READY"
+    assert entries(db) == []
+
+
+def test_a_checkpoint_that_is_no_model_costs_nothing(context, db, object_store, promoted, trained_job):
+    trained_job(state="CANCELLED", progress={"tokens_seen": 700})
+    object_store.delete(PLACE + "adapter_model.safetensors")
+    checked(context, db, promoted)
+    assert entries(db) == []
+
+
+@pytest.fixture
+def trained_job(db):
+    """The job of which `promoted` is a checkpoint."""
+
+    def add(**values):
+        with db.session() as session:
+            row = FineTuningJobRow(
+                account_id="hearth",
+                id="job",
+                kind="conversation",
+                model_id="tuned",
+                settings=SETTINGS,
+                **values,
+            )
+            session.add(row)
+
+    return add
+
+
+def entries(db):
+    with db.session() as session:
+        return list(session.scalars(select(LedgerRow)))
 
 
 def test_a_checkpoint_that_went_meanwhile_is_told_of(context, db, object_store, promoted):

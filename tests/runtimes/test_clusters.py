@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,10 +14,12 @@ from tests.runtimes import test_manifests
 from workers.runtimes.base import FleetObservation, ProcessState, ReplicaObservation, RuntimeUnavailable
 from workers.runtimes.kubernetes.cluster import Refused
 from workers.runtimes.kubernetes.fleets import KubernetesFleets
+from workers.runtimes.kubernetes.sites import Sites
 
 UP = ReplicaObservation(ProcessState.RUNNING, serving=True)
 GPUS = {"acceleratorType": "NVIDIA_H100_80GB", "resource": "nvidia.com/gpu", "memoryGiB": 80}
 SPEC = replace(test_manifests.SPEC, check_size=False)
+FLEETS = {context: str(uuid.uuid4()) for context in ("home", "away")}
 POOLS = {
     "image": "engine",
     "pools": [
@@ -42,7 +43,7 @@ class SiteStandIn:
 
     def groups(self, kind: str) -> frozenset[str]:
         self._look()
-        return frozenset({self.context})
+        return frozenset({FLEETS[self.context], "changed-by-hand"})
 
     def group(self, kind: str, uid: str) -> list[Any]:
         self._look()
@@ -93,8 +94,8 @@ def away() -> SiteStandIn:
 def fleets(home: SiteStandIn, away: SiteStandIn) -> KubernetesFleets:
     settings = Settings.model_construct(node_pools=NodePools.model_validate(POOLS))
     found = KubernetesFleets.__new__(KubernetesFleets)
-    found._pools, found._store = settings.node_pools, {}
-    found._sites, found._lock = {"home": home, "away": away}, threading.Lock()  # type: ignore[dict-item]
+    found._pools, found._store, found._sites = settings.node_pools, {}, Sites.from_settings(settings)
+    found._sites._sites = {"home": home, "away": away}  # type: ignore[dict-item]
     return found
 
 
@@ -108,7 +109,7 @@ def test_a_cluster_that_is_away_holds_up_nothing_on_another_one(
     fleets.say_serving(uid, True)
     fleets.remove(SPEC.deployment_uid)
     assert home.told == ["declare", "say_serving", "remove"]
-    assert fleets.known() == {"home"}
+    assert fleets.known() == {FLEETS["home"]}
 
 
 def test_what_is_deleted_is_not_gone_while_a_cluster_cannot_say_so(

@@ -11,9 +11,9 @@ import pytest
 
 from controlplane.node_pools import NodePools
 from workers.runtimes.base import FleetSpec, ModelFile, ModelSource, ReplicaSpec
+from workers.runtimes.kubernetes.account_manifests import account_objects
 from workers.runtimes.kubernetes.manifests import (
     Place,
-    account_objects,
     fleet_name,
     fleet_objects,
     managed,
@@ -57,11 +57,14 @@ WITH_ADDONS = replace(SPEC, engine=replace(SPEC.engine, enable_adapters=True))
 
 
 def objects(spec: FleetSpec = SPEC, place: Place = ON_GPU) -> list[dict[str, Any]]:
-    return [*account_objects(POOLS, spec.account_id, STORE), *fleet_objects(spec, place, owner_uid="uid")]
+    return [
+        *account_objects(POOLS, spec.account_id, STORE),
+        *fleet_objects(spec, place, STORE, owner_uid="uid"),
+    ]
 
 
 def pod_of(spec: FleetSpec = SPEC, place: Place = ON_GPU) -> dict[str, Any]:
-    found: dict[str, Any] = fleet_objects(spec, place)[0]["spec"]["template"]
+    found: dict[str, Any] = fleet_objects(spec, place, STORE)[0]["spec"]["template"]
     return found
 
 
@@ -85,7 +88,7 @@ def test_every_object_is_valid_by_the_published_schemas(document: dict[str, Any]
 def test_the_check_by_the_schemas_finds_a_field_that_does_not_exist() -> None:
     broken = pod_of()
     broken["spec"]["containers"][0]["ressources"] = {}
-    deployment = {**fleet_objects(SPEC, ON_GPU)[0]}
+    deployment = {**fleet_objects(SPEC, ON_GPU, STORE)[0]}
     deployment["spec"] = {**deployment["spec"], "template": broken}
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(deployment, "1.37", strict=True)
@@ -139,7 +142,7 @@ def test_only_what_brings_weights_can_reach_the_object_store() -> None:
     assert folders["engine"]["/run/hearth"] not in {folders[name]["/run/hearth"] for name in reach}
     for container in (*spec["initContainers"], *spec["containers"]):
         assert {"name": "PYTHONSAFEPATH", "value": "1"} in container["env"]
-    assert "s3-secret" not in json.dumps(fleet_objects(WITH_ADDONS, ON_GPU))
+    assert "s3-secret" not in json.dumps(fleet_objects(WITH_ADDONS, ON_GPU, STORE))
 
 
 def test_pods_carry_what_their_engine_is_to_be_and_a_change_of_it_changes_the_template() -> None:
@@ -158,7 +161,7 @@ def test_pods_carry_what_their_engine_is_to_be_and_a_change_of_it_changes_the_te
 
 
 def test_the_deployment_owns_what_belongs_to_it() -> None:
-    deployment, *owned = fleet_objects(SPEC, ON_GPU, owner_uid="uid")
+    deployment, *owned = fleet_objects(SPEC, ON_GPU, STORE, owner_uid="uid")
     assert [each["kind"] for each in owned] == ["ServiceAccount", "Service", "PodDisruptionBudget"]
     for each in owned:
         assert each["metadata"]["name"] == deployment["metadata"]["name"] == "d-chat-1a2b3c4d"
@@ -166,7 +169,9 @@ def test_the_deployment_owns_what_belongs_to_it() -> None:
 
 
 def test_an_older_cluster_gets_the_version_of_budgets_that_it_knows() -> None:
-    (budget,) = (each for each in fleet_objects(SPEC, ON_GPU, "policy/v1beta1") if "Budget" in each["kind"])
+    (budget,) = (
+        each for each in fleet_objects(SPEC, ON_GPU, STORE, "policy/v1beta1") if "Budget" in each["kind"]
+    )
     assert budget["apiVersion"] == "policy/v1beta1"
 
 
@@ -186,6 +191,17 @@ def test_other_credentials_of_the_object_store_are_a_change_that_can_be_seen_wit
         for key in ("one", "one", "other")
     ]
     assert marks[0] == marks[1] != marks[2]
+
+
+def test_what_brings_addons_is_replaced_when_the_stores_credentials_change() -> None:
+    one, same, other = (
+        fleet_objects(WITH_ADDONS, ON_GPU, {**STORE, "HEARTH_S3_SECRET_KEY": key})[0]["spec"]["template"]
+        for key in ("one", "one", "other")
+    )
+    assert one == same != other
+    assert (
+        pod_of() == fleet_objects(SPEC, ON_GPU, {**STORE, "HEARTH_S3_SECRET_KEY": "x"})[0]["spec"]["template"]
+    )
 
 
 def test_a_short_name_keeps_what_it_can() -> None:

@@ -182,16 +182,14 @@ class Jobs:
         self.folder = folder
         self.stop = StopRequest()
 
-    def run(self, spec: JobSpec) -> tuple[dict[str, Any], Report]:
+    def run(self, spec: JobSpec, wandb_key: str = "") -> tuple[dict[str, Any], Report]:
         """The metrics and the report; raises what the job fails with."""
         from workers.training.recipe import fine_tune
 
         report = Report()
         with ProgressReport(self.store, spec.output_prefix) as progress:
-            job = Job(
-                spec, self.store, progress, self.stop, report, self.folder / "cache", self.folder / "work"
-            )
-            return fine_tune(job), report
+            folders = self.folder / "cache", self.folder / "work"
+            return fine_tune(Job(spec, self.store, progress, self.stop, report, *folders, wandb_key)), report
 
     def metrics(self) -> list[dict[str, Any]]:
         lines = self.store.get_bytes(JOB_PREFIX + "metrics.jsonl").splitlines()

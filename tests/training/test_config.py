@@ -120,6 +120,13 @@ def test_a_batch_that_processes_cannot_share_is_refused() -> None:
         spec(batch_size=8, processes=3)
 
 
+@pytest.mark.parametrize("settings", [{"processes": 1}, {"processes": 2, "quantize_base": True}])
+def test_a_base_is_divided_among_several_processes_and_not_in_four_bits(settings: dict[str, Any]) -> None:
+    assert spec(batch_size=8, processes=2, divide_base=True).divide_base
+    with pytest.raises(ValidationError, match="divide_base needs several processes"):
+        spec(batch_size=8, divide_base=True, **settings)
+
+
 def test_long_jobs_log_a_thousand_times() -> None:
     assert plan_steps(spec(epochs=100), 8_000, 10).logging_steps == 100
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,6 +94,22 @@ def test_the_stop_token_is_trained_where_the_template_leaves_it_out(
 
 def test_an_answer_without_a_stop_token_is_reported(encoder: Encoder) -> None:
     assert one(encoder, f"<|assistant|>{OPEN}blue{OPEN}").notes == {NO_STOP}
+
+
+def test_an_answer_that_ends_with_another_special_token_has_no_stop(
+    encoder: Encoder, tokenizer: Tokenizer
+) -> None:
+    assert one(encoder, f"<|assistant|>{OPEN}blue<|tool|>{OPEN}<|user|>").notes == {NO_STOP}
+    example = one(encoder, f"<|assistant|>{OPEN}blue<|tool|>{OPEN}<|end|>")
+    assert trained_text(tokenizer, example) == "blue<|tool|><|end|>"
+    assert example.notes == {STOP_ADDED}
+
+
+def test_a_stop_token_that_is_not_marked_as_special_stops_all_the_same(tokenizer: Tokenizer) -> None:
+    (stop,) = tokenizer.encode("#", add_special_tokens=False).ids
+    encoder = Encoder(SimpleNamespace(backend_tokenizer=tokenizer, eos_token_id=stop), {stop})
+
+    assert one(encoder, f"<|assistant|>{OPEN}blue#{OPEN}<|user|>").notes == set()
 
 
 def test_white_space_after_the_stop_token_is_not_trained(encoder: Encoder, tokenizer: Tokenizer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,61 @@ def test_the_fastest_way_that_fits_is_taken(gibibytes: int, rows: int, way: tupl
     fit = find_fit(EIGHT_BILLION, load_of(rows * 2048), rows, gibibytes * GIB)
     assert (fit.micro_batch_size, fit.load.checkpointing) == way
     assert fit.footprint.total <= gibibytes * GIB
+
+
+@pytest.mark.parametrize(
+    ("shape", "gibibytes", "processes", "quantized", "way"),
+    [
+        # One has room for it.
+        (EIGHT_BILLION, 80, 1, False, (4, True, 1)),
+        # So has each of several: they share the rows, not the base.
+        (EIGHT_BILLION, 140, 2, False, (4, False, 1)),
+        (EIGHT_BILLION, 80, 8, False, (4, True, 1)),
+        (EIGHT_BILLION, 24, 8, False, (1, True, 1)),
+        # None has room for the whole, and each for its part, with as many rows as then fit.
+        (EIGHT_BILLION, 16, 2, False, (1, True, 2)),
+        (EIGHT_BILLION, 16, 4, False, (2, True, 4)),
+        (SEVENTY_BILLION, 40, 8, False, (1, True, 8)),
+        (SEVENTY_BILLION, 80, 4, False, (4, True, 4)),
+        (SEVENTY_BILLION, 140, 2, False, (4, True, 2)),
+        # In four bits it fits whole, or not at all.
+        (SEVENTY_BILLION, 80, 1, True, (4, True, 1)),
+        (SEVENTY_BILLION, 80, 4, True, (4, True, 1)),
+        (SEVENTY_BILLION, 40, 4, True, "with LORA as its tuning method, divided among 8 accelerators"),
+        # Too large for what the job has, not for what it could have.
+        (EIGHT_BILLION, 16, 1, False, "with QLORA as its tuning method or divided among 2 accelerators"),
+        (SEVENTY_BILLION, 80, 2, False, "with QLORA as its tuning method or divided among 4 accelerators"),
+        (SEVENTY_BILLION, 24, 1, False, "; divided among 32 accelerators"),
+        # Too large for all that may be asked for.
+        (SEVENTY_BILLION, 16, 8, False, "divided among 32 accelerators it would still need 19.3 GiB"),
+    ],
+)
+def test_a_base_is_whole_where_it_fits_divided_where_it_must_be_and_refused_else(
+    shape: ModelShape, gibibytes: int, processes: int, quantized: bool, way: tuple[int, bool, int] | str
+) -> None:
+    load, others = load_of(4 * 2048, quantized=quantized), (2, 4, 8, 16, 32)
+    if isinstance(way, str):
+        with pytest.raises(DoesNotFit) as refused:
+            find_fit(shape, load, 4, gibibytes * GIB, GIB, processes, others)
+        assert way in str(refused.value)
+        assert (f"divided among {processes} processes" in str(refused.value)) == (
+            processes > 1 and not quantized
+        )
+        return
+    fit = find_fit(shape, load, 4, gibibytes * GIB, GIB, processes, others)
+    assert (fit.micro_batch_size, fit.load.checkpointing, fit.load.shards) == way
+    assert fit.is_divided == (fit.load.shards > 1)
+    assert fit.footprint.total <= gibibytes * GIB
+
+
+def test_a_part_of_the_base_is_counted_with_the_layers_that_are_put_together() -> None:
+    whole, part = (footprint(SEVENTY_BILLION, replace(load_of(2048), shards=shards)) for shards in (1, 4))
+    assert part.weights == whole.weights // 4
+    assert whole.gathered == 0
+    # The output layer, and three of eighty layers of 1.7 GB each.
+    assert part.gathered == pytest.approx(2 * 128256 * 8192 + 3 * 1.737e9, rel=0.01)
+    assert "(32.9 for its part of the base + 6.8 for the layers at work + 1.5 for the adapter" in str(part)
+    assert "at work" not in str(whole)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from workers.training.__main__ import main
 from workers.training.errors import EXIT_OUTAGE
 from workers.training.running.ranks import Ended, started_ranks
+from workers.training.running.tracking import KEY_VARIABLE
 
 WAITS = "import time; time.sleep(600)"
 FAILS = "import json, os, sys; {said}; sys.exit(1)"
@@ -67,3 +70,29 @@ def test_who_fails_only_because_its_partner_was_stopped_does_not_fail_the_job(tm
             time.sleep(0.02)
         ranks.stop()
         assert ranks.wait() == Ended(0, 143)
+
+
+def test_the_key_of_a_log_is_out_of_the_environment_before_anything_is_started(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "secret")
+
+    assert main([]) == 2
+
+    assert KEY_VARIABLE not in os.environ
+    assert "usage" in capsys.readouterr().err
+
+
+def test_only_the_process_that_logs_has_the_key(tmp_path: Path) -> None:
+    tells = (
+        f"import os; print(os.environ.get({KEY_VARIABLE!r}), file=open('told-' + os.environ['RANK'], 'w'))"
+    )
+    argv = [sys.executable, "-c", f"import os; os.chdir({str(tmp_path)!r}); {tells}"]
+    with started_ranks(argv, 3, tmp_path, {KEY_VARIABLE: "secret"}) as ranks:
+        assert ranks.wait() == Ended(0, 0)
+
+    assert [(tmp_path / f"told-{rank}").read_text().strip() for rank in range(3)] == [
+        "secret",
+        "None",
+        "None",
+    ]

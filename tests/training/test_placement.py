@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,11 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from workers.training.config import JobSpec
+from workers.training.config import InputFile, JobSpec
 from workers.training.errors import TrainingFailure
 from workers.training.model import placement
 from workers.training.model.footprint import GIB
-from workers.training.model.placement import Node, attention_kernel, available_memory, place_job, precision
+from workers.training.model.placement import (
+    Node,
+    attention_kernel,
+    available_memory,
+    parameter_count,
+    place_job,
+    precision,
+)
 
 MakeSpec = Callable[..., JobSpec]
 ROWS = [{"messages": [{"role": "user", "content": "sky"}, {"role": "assistant", "content": "blue"}]}]
@@ -96,6 +104,37 @@ def test_a_job_that_cannot_fit_is_refused_with_the_numbers(make_spec: MakeSpec, 
     assert (refused.value.code, refused.value.reason) == ("RESOURCE_EXHAUSTED", "DOES_NOT_FIT")
     for words in (spec.base_model.name, "200.0 for the base", "80.0 GiB are there", "for each accelerator"):
         assert words in refused.value.message
+
+
+def test_the_refusal_names_the_accelerators_that_the_jobs_batches_could_be_shared_by(
+    make_spec: MakeSpec, tiny_model: Path, tmp_path: Path
+) -> None:
+    spec = replace_size(make_spec(ROWS, batch_size=24), 400 * GIB)
+    config = json.loads((tiny_model / "config.json").read_text()) | {"num_hidden_layers": 100}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    # 200 GiB in 16 bits: parts of 40 GiB, if the 24 rows of a batch could be shared by five.
+    with pytest.raises(TrainingFailure, match=r"divided among 6 accelerators \(acceleratorCount of"):
+        place_job(spec, tmp_path, 4, 128, Node(True, 60 * GIB))
+    # Two texts of a pair are compared in one process, and the processes of a CPU have one memory.
+    for other, node in ((spec, Node(False, 80 * GIB)), (as_pairs(spec), Node(True, 80 * GIB))):
+        with pytest.raises(TrainingFailure) as refused:
+            place_job(other, tmp_path, 4, 128, node)
+        assert "accelerators" not in refused.value.message
+
+
+def as_pairs(spec: JobSpec) -> JobSpec:
+    return JobSpec.model_validate(
+        {**spec.model_dump(), "kind": "preference", "preference": {"method": "dpo"}}
+    )
+
+
+def test_a_model_that_comes_in_two_formats_is_counted_once(make_spec: MakeSpec) -> None:
+    spec = make_spec(ROWS)
+    counted = parameter_count(spec, {"dtype": "float32"})
+    files = (*spec.base_model.files, InputFile(name="pytorch_model.bin", size=GIB))
+    both = spec.model_copy(update={"base_model": spec.base_model.model_copy(update={"files": files})})
+    assert parameter_count(both, {"dtype": "float32"}) == counted
+    assert precision(replace_size(both, 3 * GIB), on_gpu=False) == torch.float32
 
 
 def test_a_job_that_fits_runs_as_fast_as_it_can(make_spec: MakeSpec, tiny_model: Path) -> None:

@@ -201,6 +201,19 @@ def test_the_adapter_is_one_that_can_be_served(jobs: Any, make_spec: MakeSpec, t
     assert (config["lora_alpha"], config["lora_dropout"]) == (24, 0.05)
 
 
+def test_a_pair_counts_the_same_in_a_small_pack_and_in_a_large_one(jobs: Any, make_spec: MakeSpec) -> None:
+    rows = [*polite(6), pair("sky " * 30, "amber", "grey")]
+    one_step = {**DPO, "epochs": 1, "batch_size": 8, "cutoff_length": 64}
+    jobs.run(make_spec(rows, **one_step, micro_batch_size=7))
+    (whole,) = jobs.steps()
+
+    jobs.run(make_spec(rows, **one_step, batch_tokens=140, micro_batch_size=1))
+
+    (packed,) = jobs.steps()
+    for name in ("loss", "grad_norm", "tokens_seen"):
+        assert packed[name] == pytest.approx(whole[name], rel=2e-3), name
+
+
 def test_the_base_model_can_be_kept_in_four_bits(jobs: Any, make_spec: MakeSpec) -> None:
     jobs.run(make_spec(polite(32), **DPO, quantize_base=True))
 

@@ -216,6 +216,21 @@ def test_a_stop_before_training_leaves_nothing_half_done(jobs: Any, make_spec: M
     assert jobs.store.head(JOB_PREFIX + "result.json") is None
 
 
+def test_a_first_evaluation_that_was_stopped_is_made_when_the_job_goes_on(
+    jobs: Any, make_spec: MakeSpec
+) -> None:
+    spec = make_spec(conversations(8), epochs=1, batch_size=4, evaluation=True)
+    jobs.stop.requested = True
+    with pytest.raises(Interrupted):
+        jobs.run(spec)
+    jobs.stop.requested = False
+
+    _, report = jobs.run(spec)
+
+    assert [line["step"] for line in jobs.evaluations()] == [0, report.steps]
+    assert report.evaluation["before"]["loss"] > report.evaluation["after"]["loss"]
+
+
 def test_packed_rows_are_learned_as_if_each_stood_alone(jobs: Any, make_spec: MakeSpec) -> None:
     longest = [{"role": "user", "content": "sky " * 9}, {"role": "assistant", "content": "white"}]
     rows = [*conversations(24), {"messages": longest}]

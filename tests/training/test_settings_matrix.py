@@ -171,7 +171,7 @@ def test_every_setting_of_a_job_is_in_the_matrix() -> None:
         *("job_uid", "job_name", "output_prefix", "base_model", "warm_start", "datasets", "kind"),
         *("input_template", "output_template", "text_field", "label_field", "preference"),
         # Tests of their own: two processes, early stopping, adapters on the way, tracking, time.
-        *("processes", "early_stop", "sampler_interval_steps", "wandb", "checkpoint_seconds"),
+        *("processes", "divide_base", "early_stop", "sampler_interval_steps", "wandb", "checkpoint_seconds"),
         "evaluation_dataset",
     }
     tested = {name for changed, _ in EFFECTS for name in changed}

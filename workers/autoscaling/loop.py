@@ -33,10 +33,11 @@ from controlplane.resources.deployments.autoscaling import (
 from controlplane.resources.deployments.states import CREATING, READY, UPDATING, Replica
 from controlplane.resources.quotas.service import accelerators_a_replica
 from controlplane.resources.tables import DeploymentRow, ReplicaRow, ScalingRow
-from workers.autoscaling.decider import Decision, Load, Policy, Trend, decide
+from workers.autoscaling.decider import Decision, Load, Policy, Trend, decide, demand
 from workers.autoscaling.schedules import scheduled_floor
 from workers.autoscaling.unused import delete_unused, is_unused
 from workers.context import WorkerContext
+from workers.observability.numbers import LOOKS, Seen, count_scaling
 from workers.runtimes.vllm import REQUESTS_ON_CPU, REQUESTS_ON_GPU
 
 log = logging.getLogger(__name__)
@@ -59,9 +60,19 @@ def scale_deployments(context: WorkerContext) -> None:
         if not session.scalar(select(func.pg_try_advisory_xact_lock(ONE_AT_A_TIME))):
             return
         kept = timedelta(days=context.settings.unused_deployment_days)
-        changed = [row[0].uid for row in read_rows(session) if scale_one(session, row, board, moment, kept)]
+        rows = read_rows(session)
+        changed = [row[0].uid for row in rows if scale_one(session, row, board, moment, kept)]
+        LOOKS.tell([seen_of(row, board, moment) for row in rows])
     for uid in changed:
         enqueue(context.settings, RECONCILE_DEPLOYMENT, uid)
+
+
+def seen_of(row: RowOf, board: Board | None, moment: datetime) -> Seen:
+    """A deployment after the look."""
+    deployment, memory, _ = row
+    load = load_of(deployment, board, last_request_time(deployment.uid, memory, board, moment))
+    asked = None if load is None else demand(policy_of(deployment, moment), load)
+    return Seen(deployment.name, deployment.desired_replica_count, asked)
 
 
 def look_at_board(redis_url: str) -> Board | None:
@@ -180,6 +191,7 @@ def write_number(session: Session, row: DeploymentRow, before: int, decision: De
     if session.scalar(change) is None:
         return False
     log.info("%s: from %d replicas to %d: %s", row.name, before, decision.replicas, decision.reason)
+    count_scaling(before, decision.replicas, decision.reason)
     return True
 
 

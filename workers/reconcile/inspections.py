@@ -24,11 +24,13 @@ from workers.reconcile.lease import Lease
 from workers.reconcile.visit import visit
 from workers.runtimes.node_cache import StagingError, stage_model
 from workers.runtimes.node_settings import PASSED_ON, PASSED_ON_PREFIXES
+from workers.training.errors import OUT_OF_MEMORY
 from workers.training.preflight.inspected_files import SMALL_FILES, InspectionFiles, StagedSource
 
 AT_ONCE = threading.BoundedSemaphore(2)
 """Of each worker: an inspection takes processors and memory of the machine, not of this process."""
 WAIT_FOR_TURN = timedelta(seconds=1)
+GIB = 1 << 30
 MAX_SECONDS = 3600.0
 LAST_WORDS = 500
 
@@ -52,7 +54,8 @@ def inspect(context: WorkerContext, lease: Lease) -> timedelta | None:
         if row.state != PENDING:
             return None
         spec = job_spec(session, row, context.settings)
-        document = {"spec": spec, "first_row": row.first_row}
+        memory = context.settings.inspection_memory_gib * GIB
+        document = {"spec": spec, "first_row": row.first_row, "memory_bytes": memory}
     if not AT_ONCE.acquire(blocking=False):
         return WAIT_FOR_TURN
     folder = context.settings.data_dir.absolute() / "inspections" / str(lease.uid)
@@ -118,6 +121,13 @@ def run(document: dict[str, Any], folder: Path) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired:
         return failed("DEADLINE_EXCEEDED", f"reading the dataset took longer than {MAX_SECONDS:.0f} s")
+    if done.returncode != 0 and OUT_OF_MEMORY.search(done.stderr):
+        most = f"{document['memory_bytes'] / GIB:.0f} GiB of memory that an inspection may take"
+        return failed(
+            "RESOURCE_EXHAUSTED",
+            f"reading the dataset took more than the {most}: a smaller dataset, or shorter rows, need less",
+            reason="OUT_OF_MEMORY",
+        )
     if done.returncode != 0:
         raise RuntimeError(f"the inspection ended with {done.returncode}: {done.stderr[-LAST_WORDS:]}")
     answer: dict[str, Any] = json.loads(done.stdout)
@@ -126,5 +136,5 @@ def run(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {"state": READY, "report": answer["report"]}
 
 
-def failed(code: str, message: str) -> dict[str, Any]:
-    return {"state": FAILED, "status_code": code, "status_message": message}
+def failed(code: str, message: str, reason: str = "") -> dict[str, Any]:
+    return {"state": FAILED, "status_code": code, "reason": reason, "status_message": message}

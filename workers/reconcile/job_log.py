@@ -33,7 +33,7 @@ def keep_log(context: WorkerContext, row: FineTuningJobRow, *, ended: bool) -> N
     else:
         start, source, last = (last.end if last else 0), 0, None
     while True:
-        begins, data = context.runtime.read_trainer_log(str(row.uid), row.attempt, source, CHUNK_BYTES)
+        begins, data = context.trainers.read_trainer_log(str(row.uid), row.attempt, source, CHUNK_BYTES)
         if (
             begins > source and last is not None
         ):  # it printed faster than this came by: the rest goes on behind

@@ -50,7 +50,11 @@ class Lease:
     """Claims in a row, with this one, of which none has ended well."""
 
     def __str__(self) -> str:
-        return f"{self.table.__tablename__} {self.uid}"
+        return f"{self.kind} {self.uid}"
+
+    @property
+    def kind(self) -> str:
+        return str(self.table.__tablename__)
 
     def guard(self, session: Session) -> Any:
         """The row, locked until the transaction ends; raises LeaseLost when it is no longer ours."""

@@ -12,10 +12,12 @@ from sqlalchemy.orm import Session
 
 from controlplane.checks.problems import Problem
 from controlplane.checks.wording import listed, shown
+from controlplane.prices import Prices
 from controlplane.resources.models.states import BASE_KINDS, EMBEDDING_MODEL
 from controlplane.resources.tables import ModelRow
 from controlplane.resources.uploads import READY
 from workers.context import WorkerContext
+from workers.metering import meter_promoted
 from workers.reconcile.lease import Lease
 from workers.reconcile.uploads import Verdict, check_upload, give_up_check, refused
 from workers.reconcile.visit import visit
@@ -40,7 +42,14 @@ def reconcile_model(context: WorkerContext, uid: uuid.UUID) -> None:
 
 
 def check_model(context: WorkerContext, lease: Lease) -> timedelta | None:
-    check_upload(context, lease, load_upload, check, record, complain)
+    prices = context.settings.prices or Prices()
+
+    def record_and_meter(session: Session, row: ModelRow, verdict: Verdict) -> None:
+        record(session, row, verdict)
+        if row.state == READY:
+            meter_promoted(session, prices, row)
+
+    check_upload(context, lease, load_upload, check, record_and_meter, complain)
     return None
 
 

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from controlplane.observability.logs import facts
 from controlplane.storage import StorageUnavailable
 from workers.context import WorkerContext
+from workers.observability.numbers import LEASES, ROUNDS
 from workers.reconcile.backoff import backoff
 from workers.reconcile.lease import Lease, LeaseLost, claim_lease, kept_alive
 
@@ -44,12 +46,18 @@ def visit(context: WorkerContext, table: Any, uid: uuid.UUID, work: Work, give_u
     lease = claim_lease(context.db, table, uid, LEASE)
     if lease is None:
         return False
-    try:
-        if lease.claims <= TRIES or not _give_up(context, lease, give_up, DIED):
-            _work(context, lease, work, give_up)
-    except LeaseLost:
-        log.warning("%s: the lease was lost; another worker has it, or the row is gone", lease)
+    with facts(resource=str(lease)), LEASES.labels(lease.kind).track_inprogress():
+        try:
+            if lease.claims <= TRIES or not _give_up(context, lease, give_up, DIED):
+                _work(context, lease, work, give_up)
+        except LeaseLost:
+            log.warning("%s: the lease was lost; another worker has it, or the row is gone", lease)
+            _count(lease, "lease_lost")
     return True
+
+
+def _count(lease: Lease, outcome: str) -> None:
+    ROUNDS.labels(lease.kind, outcome).inc()
 
 
 def _work(context: WorkerContext, lease: Lease, work: Work, give_up: GiveUp) -> None:
@@ -57,18 +65,22 @@ def _work(context: WorkerContext, lease: Lease, work: Work, give_up: GiveUp) -> 
         with kept_alive(context.db, lease):
             next_after = work(context, lease)
         _release(context, lease, next_after)
+        _count(lease, "done")
     except LeaseLost:
         raise
     except Superseded:
         _release(context, lease, AT_ONCE)
+        _count(lease, "superseded")
     except StorageUnavailable as error:
         log.warning("%s waits for the object store: %s", lease, error)
         _release(context, lease, WAIT_FOR_STORE, WAITING_FOR_STORE)
+        _count(lease, "store_away")
     except Exception as error:
         log.exception("%s: try %d of %d failed", lease, lease.claims, TRIES)
         cause = f"an internal error ({type(error).__name__})"
         if lease.claims < TRIES or not _give_up(context, lease, give_up, cause):
             _try_again(context, lease, f"{cause}; it is tried again")
+            _count(lease, "failed")
 
 
 def _give_up(context: WorkerContext, lease: Lease, give_up: GiveUp, cause: str) -> bool:
@@ -78,6 +90,8 @@ def _give_up(context: WorkerContext, lease: Lease, give_up: GiveUp, cause: str) 
         )
         if given_up:
             lease.release(session, AT_ONCE)
+    if given_up:
+        _count(lease, "given_up")
     return given_up
 
 

@@ -47,6 +47,11 @@ def assign_accelerators(
     return chosen
 
 
+def held_accelerators(known: tuple[str, ...], run_dirs: Iterable[Path]) -> int:
+    """How many of them live processes hold."""
+    return len(set(known) & {gpu for directory in run_dirs for gpu in _held_by(directory)})
+
+
 def _held_by(directory: Path) -> tuple[str, ...]:
     if observe_process(directory).state is not ProcessState.RUNNING:
         return ()

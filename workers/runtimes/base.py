@@ -40,7 +40,8 @@ A cluster keeps as many replicas as it is told to by itself. There Hearth declar
     fleets.remains(deployment_uid)                # FleetObservation: what is left of it, until nothing is
     fleets.known() -> frozenset of deployments' uids
 
-A restart of a container is a new uid there too, and engines are asked as above.
+A restart of a container is a new uid there too, and engines are asked as above. Trainers are started,
+observed and stopped there as on a node.
 """
 
 from __future__ import annotations
@@ -75,6 +76,8 @@ __all__ = [
     "RuntimeUnavailable",
     "TrainerObservation",
     "TrainerSpec",
+    "Trainers",
+    "Waiting",
 ]
 
 
@@ -106,6 +109,16 @@ class FleetRefused(Exception):
         self.code = code
         self.reason = reason
         self.message = message
+
+
+class Waiting(StrEnum):
+    """Why a trainer that was started, or is to be, is not at work."""
+
+    NO_CAPACITY = "NO_CAPACITY"
+    WAITING_FOR_NODE = "WAITING_FOR_NODE"
+    IMAGE_NOT_PULLED = "IMAGE_NOT_PULLED"
+    NODE_LOST = "NODE_LOST"
+    CLUSTER_UNAVAILABLE = "CLUSTER_UNAVAILABLE"
 
 
 class EnginePhase(StrEnum):
@@ -267,6 +280,8 @@ class TrainerSpec:
     env: Mapping[str, str] = field(default_factory=dict)
     """Added to what every process on the node gets, and kept in no file: the user's own keys."""
     accelerator_count: int = 1
+    model_facts: Mapping[str, Any] = field(default_factory=dict)
+    """What is known of the base model, for the memory that training it needs."""
 
 
 @dataclass(frozen=True)
@@ -280,6 +295,10 @@ class TrainerObservation:
     memory: Mapping[str, int] = field(default_factory=dict)
     """`total` and `available` bytes of the node, or of its container, shortly before it ended, and the
     kernel's `oom_kills` while it ran; empty where that is not known."""
+    reason: str = ""
+    """One of `Waiting`."""
+    message: str = ""
+    """Why it is not at work although it was started, or does not end although it was stopped."""
 
 
 class Engines(Protocol):
@@ -316,18 +335,8 @@ class Fleets(Engines, Protocol):
     def known(self) -> frozenset[str]: ...
 
 
-class Runtime(Engines, Protocol):
-    def choose_endpoint(self) -> Endpoint: ...
-
-    def start_replica(self, spec: ReplicaSpec) -> None: ...
-
-    def observe_replica(self, replica_uid: str) -> ReplicaObservation: ...
-
-    def stop_replica(self, replica_uid: str) -> None: ...
-
-    def remove_replica(self, replica_uid: str) -> bool: ...
-
-    def list_replicas(self) -> frozenset[str]: ...
+class Trainers(Protocol):
+    """Where fine-tuning jobs train. All but `ended_trainers` may raise RuntimeUnavailable on a cluster."""
 
     def start_trainer(self, spec: TrainerSpec) -> None: ...
 
@@ -344,3 +353,17 @@ class Runtime(Engines, Protocol):
     def remove_trainer(self, job_uid: str, attempt: int) -> bool: ...
 
     def read_trainer_log(self, job_uid: str, attempt: int, start: int, length: int) -> tuple[int, bytes]: ...
+
+
+class Runtime(Engines, Trainers, Protocol):
+    def choose_endpoint(self) -> Endpoint: ...
+
+    def start_replica(self, spec: ReplicaSpec) -> None: ...
+
+    def observe_replica(self, replica_uid: str) -> ReplicaObservation: ...
+
+    def stop_replica(self, replica_uid: str) -> None: ...
+
+    def remove_replica(self, replica_uid: str) -> bool: ...
+
+    def list_replicas(self) -> frozenset[str]: ...

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from controlplane.config import Settings
 from controlplane.storage import ObjectStore
-from workers.runtimes.accelerators import assign_accelerators, list_accelerators
+from workers.runtimes.accelerators import assign_accelerators, held_accelerators, list_accelerators
 from workers.runtimes.base import (
     AdapterSource,
     Endpoint,
@@ -180,6 +180,11 @@ class LocalRuntime:
 
     def read_trainer_log(self, job_uid: str, attempt: int, start: int, length: int) -> tuple[int, bytes]:
         return read_log(self._trainer_dir(job_uid, attempt), start, length)
+
+    def accelerators_in_use(self) -> tuple[int, int]:
+        """How many of this node's GPUs are held, and how many there are."""
+        known = self._accelerators
+        return held_accelerators(known, self._all_directories()), len(known)
 
     def _observe_running(self, directory: Path) -> ReplicaObservation:
         try:

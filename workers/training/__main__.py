@@ -7,6 +7,7 @@ stop and is to be started again.
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -15,7 +16,7 @@ import sys
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
@@ -23,18 +24,28 @@ from controlplane.storage import ObjectStore, StorageUnavailable
 from workers.runtimes.node_cache import StagingError
 from workers.runtimes.node_settings import node_settings
 from workers.training.config import JobSpec, read_spec
-from workers.training.errors import EXIT_OUTAGE, TrainingFailure, describe_failure
+from workers.training.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_OUTAGE,
+    Interrupted,
+    TrainingFailure,
+    describe_failure,
+)
 from workers.training.job import Job
+from workers.training.libraries import load_recipe, prepare_libraries
 from workers.training.outcome.plot import draw_plot
 from workers.training.outcome.result import Report, failure_result, success_result, write_result
 from workers.training.running.progress import ProgressReport
 from workers.training.running.ranks import Rank, end_with_parent, started_ranks, trainer_argv, write_failure
 from workers.training.running.stop import StopRequest
+from workers.training.running.tracking import KEY_VARIABLE
 
 log = logging.getLogger("workers.training")
 
 
 def main(argv: list[str]) -> int:
+    # First of all: nothing that this process starts is to have it.
+    wandb_key = os.environ.pop(KEY_VARIABLE, "")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     for chatty in ("accelerate", "bitsandbytes", "httpx"):
         logging.getLogger(chatty).setLevel(logging.ERROR)
@@ -54,13 +65,14 @@ def main(argv: list[str]) -> int:
     except TrainingFailure as failure:
         return _refuse_specification(store, path, failure)
     if spec.processes > 1 and not Rank.is_told(os.environ):
-        return train_together(spec, store, path)
-    return train(spec, store, settings.data_dir.absolute() / "cache", path.parent / "work")
+        return train_together(spec, store, path, wandb_key)
+    return train(spec, store, settings.data_dir.absolute() / "cache", path.parent / "work", wandb_key)
 
 
-def train_together(spec: JobSpec, store: ObjectStore, path: Path) -> int:
+def train_together(spec: JobSpec, store: ObjectStore, path: Path, wandb_key: str) -> int:
     """Have several processes train the job; returns the exit status. Ends as one of them that was killed."""
-    with started_ranks(trainer_argv(path), spec.processes, path.parent) as ranks:
+    secrets = {KEY_VARIABLE: wandb_key}
+    with started_ranks(trainer_argv(path), spec.processes, path.parent, secrets) as ranks:
         ended = ranks.wait()
     if ended.result:
         write_result(store, spec.output_prefix, ended.result)
@@ -74,7 +86,7 @@ def train_together(spec: JobSpec, store: ObjectStore, path: Path) -> int:
     return ended.status
 
 
-def train(spec: JobSpec, store: ObjectStore, cache_dir: Path, work_dir: Path) -> int:
+def train(spec: JobSpec, store: ObjectStore, cache_dir: Path, work_dir: Path, wandb_key: str) -> int:
     """Train the job, as one of its processes; returns the exit status. Raises Interrupted.
 
     The first writes the result. Of several processes, one that fails leaves its result to their parent.
@@ -83,17 +95,21 @@ def train(spec: JobSpec, store: ObjectStore, cache_dir: Path, work_dir: Path) ->
     if not rank.is_alone:
         end_with_parent()
     stop = StopRequest()
-    stop.listen()
+    if rank.is_first:
+        stop.listen()
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # The first tells it when to stop.
+        logging.getLogger().setLevel(logging.WARNING)  # And says what there is to say.
     report = Report()
     draw = partial(draw_plot, title=spec.job_name, settings_dir=cache_dir / "matplotlib")
     progress = ProgressReport(store, spec.output_prefix, draw=draw)
     with progress if rank.is_first else nullcontext():
-        _prepare_libraries(spec, work_dir)
+        prepare_libraries(spec, work_dir)
         try:
             # Only now: importing takes seconds, and the progress is to be seen from the start.
-            from workers.training.recipe import fine_tune
-
-            metrics = fine_tune(Job(spec, store, progress, stop, report, cache_dir, work_dir))
+            fine_tune = load_recipe(spec.kind)
+            job = Job(spec, store, progress, stop, report, cache_dir, work_dir, wandb_key)
+            metrics = fine_tune(job)
             result, status = success_result(metrics, report), 0
         except Exception as error:
             log.exception("the job failed")
@@ -114,23 +130,6 @@ def _is_outage(error: Exception) -> bool:
     return isinstance(error, StorageUnavailable)
 
 
-def _prepare_libraries(spec: JobSpec, work_dir: Path) -> None:
-    """Nothing is fetched but from the object store, and nothing is written outside the job's folder."""
-    if not spec.quantize_base:
-        # Wherever it is installed peft imports it, which takes a second.
-        sys.modules["bitsandbytes"] = None  # type: ignore[assignment]
-    os.environ |= {
-        "HF_HUB_OFFLINE": "1",
-        "HF_DATASETS_OFFLINE": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HOME": str(work_dir / "huggingface"),
-        "TOKENIZERS_PARALLELISM": "true",
-        "TRANSFORMERS_VERBOSITY": "error",
-    }
-    # Threads that wait for each other must not spin: on a busy machine that costs ten times the time.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
 def _refuse_specification(store: ObjectStore, path: Path, failure: TrainingFailure) -> int:
     """A bad specification is a result too, if it tells at least where results go."""
     try:
@@ -147,5 +146,18 @@ def _refuse(message: str, status: int = 2) -> int:
     return status
 
 
+def end(status: int) -> NoReturn:
+    """End this process. Python's own way takes a million objects of the libraries apart first, for 1.5 s."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # What there was to do is done.
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        status = main(sys.argv[1:])
+    except Interrupted:
+        status = EXIT_INTERRUPTED
+    end(status)

@@ -19,6 +19,8 @@ Scheduler = Literal[
     "cosine_with_restarts",
 ]
 
+MOST_PROCESSES = 64
+
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -98,8 +100,10 @@ class JobSpec(Strict):
     cutoff_length: Annotated[int, Field(ge=2)]
     quantize_base: bool = False
     """Keep the base weights in four bits (NF4) while training."""
-    processes: Annotated[int, Field(ge=1, le=64)] = 1
+    processes: Annotated[int, Field(ge=1, le=MOST_PROCESSES)] = 1
     """They train together, each on an accelerator of its own where the node has any."""
+    divide_base: bool = False
+    """Divide the base among the processes even where each of them has room for the whole."""
     evaluation: bool = False
     evaluation_split: Annotated[float, Field(ge=0, lt=1)] = 0.15
     early_stop: bool = False
@@ -127,6 +131,8 @@ class JobSpec(Strict):
             raise ValueError("batch_tokens must hold cutoff_length, and takes a micro_batch_size of 1")
         if self.preference and self.processes > 1:
             raise ValueError("pairs are trained in one process")
+        if self.divide_base and (self.processes == 1 or self.quantize_base):
+            raise ValueError("divide_base needs several processes, and a base that is not in four bits")
         if self.batch_size % self.processes:
             raise ValueError(f"{self.processes} processes cannot share a batch of {self.batch_size}")
         if "lm_head" in self.lora_target_modules:

@@ -22,6 +22,7 @@ def effective_settings(spec: JobSpec, trainer: Any, fit: Fit) -> dict[str, Any]:
         "gradient_accumulation_steps": args.gradient_accumulation_steps,
         "gradient_checkpointing": args.gradient_checkpointing,
         "processes": args.world_size,
+        "shards": fit.load.shards,
         "seed": args.seed,
         "memory_bytes": fit.footprint.total,
     }

@@ -17,7 +17,8 @@ TO_BE_STARTED_AGAIN = frozenset({EXIT_INTERRUPTED, EXIT_OUTAGE})
 SENTENCE_LIMIT = 500
 
 OUT_OF_MEMORY = re.compile(
-    r"out ?of ?memory|not enough memory|can(?:'t|not) allocate memory|bad_alloc|cublas_status_alloc",
+    r"out ?of ?memory|not enough memory|can(?:'t|not) allocate memory|bad_alloc|cublas_status_alloc"
+    r"|memoryerror|memory allocation of \d+ bytes failed",
     re.IGNORECASE,
 )
 # torch and safetensors write files themselves, and say so in words only.
@@ -66,7 +67,7 @@ def describe_failure(error: BaseException) -> Failure:
         return Failure(error.code, error.reason, error.message)
     if isinstance(error, ObjectNotFound):
         return Failure("FAILED_PRECONDITION", "FILE_MISSING", f"{error.key} is missing from the object store")
-    if short := _first(error, lambda cause: isinstance(cause, MemoryError) or _says(cause, OUT_OF_MEMORY)):
+    if short := _first(error, lambda cause: _says(cause, OUT_OF_MEMORY)):
         return Failure(
             "RESOURCE_EXHAUSTED",
             "OUT_OF_MEMORY",

@@ -1,13 +1,14 @@
 """`python -m workers.training.inspect`: a job's data looked at, and nothing trained.
 
-Reads {"spec", "files", "first_row"} on stdin; writes {"report"}, or {"code", "message"} where nothing can be
-read at all. The same reading and the same check as the trainer's.
+Reads {"spec", "files", "first_row", "memory_bytes"} on stdin; writes {"report"}, or {"code", "message"} where
+nothing can be read at all. The same reading and the same check as the trainer's.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import resource
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,8 @@ SHOWN_ROWS = 50
 def main() -> None:
     logging.disable(logging.CRITICAL)
     asked = json.load(sys.stdin)
+    # Of this process and of each that it starts: the machine is others' too.
+    resource.setrlimit(resource.RLIMIT_AS, (asked["memory_bytes"], resource.RLIM_INFINITY))
     try:
         answer: dict[str, Any] = {"report": inspect(asked)}
     except TrainingFailure as failure:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from controlplane.storage import ObjectStore
@@ -23,6 +23,7 @@ class Job:
     """Shared by all jobs of the node."""
     work_dir: Path
     """The job's own; emptied at the start."""
+    wandb_key: str = field(default="", repr=False)
 
     @property
     def best_folder(self) -> Path:

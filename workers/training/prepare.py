@@ -50,7 +50,8 @@ def place(job: Job, objective: Objective, inputs: Inputs, examples: Examples) ->
     micro = micro_batch_size(spec, examples.longest)
     row = objective.texts_of_a_row * (spec.batch_tokens or examples.longest)
     fit = place_job(spec, inputs.base, micro, row, Node.here(spec.processes))
-    log.info("%d rows at once need %s", fit.micro_batch_size, fit.footprint)
+    where = f"divided among {spec.processes} processes" if fit.is_divided else "whole in each process"
+    log.info("the base is %s; %d rows at once need %s", where, fit.micro_batch_size, fit.footprint)
     return fit
 
 

@@ -23,7 +23,8 @@ from workers.training.outcome.evaluate import Evaluation
 from workers.training.outcome.summary import summarize
 from workers.training.prepare import prepare
 from workers.training.running.callbacks import EvaluateHeldOut
-from workers.training.running.together import from_first, join, leave
+from workers.training.running.ranks import Rank
+from workers.training.running.together import StopOfAll, from_first, join, leave
 from workers.training.running.tracking import tracked
 from workers.training.trainer import build_trainer
 
@@ -41,20 +42,23 @@ def fine_tune(job: Job) -> dict[str, Any]:
     prepared = from_first(rank, lambda: prepare(job, objective))
     with tracked(job) if rank.is_first else nullcontext():
         trainer, held_out = build_trainer(job, rank, objective, prepared)
-        seconds = train(job, trainer, prepared.restored)
-        leave(rank)
-        if not rank.is_first:
-            return {}
+        seconds = train(job, rank, trainer, prepared.restored)
+        if not prepared.fit.is_divided:
+            leave(rank)
         evaluation = evaluate_result(job, trainer, held_out)
+    leave(rank)
+    if not rank.is_first:
+        return {}
     upload(job, trainer)
     return summarize(job, trainer, evaluation, seconds)
 
 
-def train(job: Job, trainer: Any, restored: Path | None) -> float:
+def train(job: Job, rank: Rank, trainer: Any, restored: Path | None) -> float:
     """Returns the seconds that it took. Raises Interrupted, after a checkpoint, when asked to stop."""
     started = time.monotonic()
     with job.stop.deferred():
         trainer.train(resume_from_checkpoint=str(restored) if restored else None)
+        StopOfAll(rank, job.stop).carry_out()
     return time.monotonic() - started
 
 
@@ -62,9 +66,14 @@ def evaluate_result(job: Job, trainer: Any, held_out: EvaluateHeldOut | None) ->
     """Evaluate the adapter that is kept: the last one or, with early stopping, the best."""
     if held_out is None:
         return None
+    with job.stop.deferred():
+        return evaluate_kept(job, trainer, held_out)
+
+
+def evaluate_kept(job: Job, trainer: Any, held_out: EvaluateHeldOut) -> Evaluation | None:
     state, step = held_out.state, trainer.state.global_step
     evaluation = held_out.evaluate(step)
-    job.stop.carry_out()
+    held_out.stop.carry_out()
     if job.spec.early_stop and state.best_step != step and state.best_loss is not None:
         job.report.warnings.append(
             f"the adapter of step {state.best_step} of {step} was kept: it has the best evaluation loss"
@@ -74,7 +83,7 @@ def evaluate_result(job: Job, trainer: Any, held_out: EvaluateHeldOut | None) ->
     if evaluation is not None:
         evaluation = held_out.asked(state.best_step if job.spec.early_stop else step, evaluation)
         job.report.evaluation = {"before": state.before, "after": evaluation.as_message()}
-    job.stop.carry_out()
+    held_out.stop.carry_out()
     return evaluation
 
 
@@ -83,4 +92,6 @@ def upload(job: Job, trainer: Any) -> None:
     job.progress.draw_soon()
     folder = job.work_dir / "adapter"
     names = [*write_adapter(trainer.model, folder, job.spec), write_card(folder, job)]
+    log.info("uploading the adapter")
     upload_adapter(job.store, job.spec, folder, names)
+    log.info("the adapter is uploaded")

@@ -10,9 +10,9 @@ from transformers.trainer_callback import PrinterCallback
 
 from workers.training.config import JobSpec
 from workers.training.effective import effective_settings
-from workers.training.inputs import Inputs
 from workers.training.job import Job
 from workers.training.model.base import load_model, new_adapter, open_adapter
+from workers.training.model.divided import evaluated_together
 from workers.training.model.footprint import Fit
 from workers.training.objectives.objective import Objective, TrainerParts
 from workers.training.plan import StepPlan
@@ -21,7 +21,7 @@ from workers.training.running.callbacks import EvaluateHeldOut, KeepCheckpoints,
 from workers.training.running.checkpoints import JobState
 from workers.training.running.ranks import Rank
 from workers.training.running.samplers import KeepSamplers
-from workers.training.running.together import FollowFirst, WaitForRanks
+from workers.training.running.together import FollowFirst, StopOfAll, WaitForRanks
 
 
 def build_trainer(
@@ -29,13 +29,16 @@ def build_trainer(
 ) -> tuple[Any, EvaluateHeldOut | None]:
     """The trainer, and the evaluation if rows are held out."""
     examples, tokenizer = prepared.examples, prepared.tokenizer
-    model, peft_config = adapted_model(job.spec, prepared.inputs, rank)
+    model, peft_config = adapted_model(job.spec, prepared, rank)
     if tokenizer.pad_token is None and tokenizer.eos_token is None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)  # Masked wherever it stands.
     state = JobState.read(prepared.restored)
     held_out = None
-    if examples.held_out is not None and rank.is_first:
-        held_out = EvaluateHeldOut(job, prepared.plan, examples, objective, state)
+    if examples.held_out is not None and prepared.fit.is_divided:
+        together, stop = evaluated_together(rank, objective), StopOfAll(rank, job.stop)
+        held_out = EvaluateHeldOut(job, prepared.plan, examples, together, state, stop)
+    elif examples.held_out is not None and rank.is_first:
+        held_out = EvaluateHeldOut(job, prepared.plan, examples, objective, state, job.stop)
     arguments = training_arguments(job, prepared.plan, prepared.fit)
     callbacks = callbacks_of(job, rank, held_out, state)
     trainer = objective.make_trainer(
@@ -48,9 +51,10 @@ def build_trainer(
     return trainer, held_out
 
 
-def adapted_model(spec: JobSpec, inputs: Inputs, rank: Rank) -> tuple[Any, LoraConfig | None]:
+def adapted_model(spec: JobSpec, prepared: Prepared, rank: Rank) -> tuple[Any, LoraConfig | None]:
     """The model with the adapter that it goes on from, or the model and what its adapter is to be."""
-    model = load_model(spec, inputs.base, rank)
+    inputs = prepared.inputs
+    model = load_model(spec, inputs.base, rank, prepared.fit.is_divided)
     if spec.warm_start and inputs.warm_start:
         return open_adapter(model, inputs.warm_start, spec.warm_start, spec.lora_dropout), None
     return model, new_adapter(spec, model)
@@ -60,7 +64,7 @@ def callbacks_of(job: Job, rank: Rank, held_out: EvaluateHeldOut | None, state: 
     """In the order in which they are called. The first rank decides, and the others do the same."""
     samplers = KeepSamplers(job) if job.spec.sampler_interval_steps else None
     own = (ReportSteps(job.progress, state), held_out, samplers, KeepCheckpoints(job, state))
-    found = [callback for callback in own if callback] if rank.is_first else []
+    found = [callback for callback in (own if rank.is_first else (held_out,)) if callback]
     return found if rank.is_alone else [WaitForRanks(), *found, FollowFirst(rank)]
 
 

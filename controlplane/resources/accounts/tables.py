@@ -17,5 +17,7 @@ class AccountRow(StateColumns, Base):
     email: Mapped[str] = mapped_column(default="")
     account_type: Mapped[str] = mapped_column(String(40), default="ENTERPRISE")
     suspend_state: Mapped[str] = mapped_column(String(40), default=UNSUSPENDED, server_default=UNSUSPENDED)
+    place_time: Mapped[datetime | None] = mapped_column(default=None)
+    """When one of its jobs was last given one of the trainers' places: accounts take turns."""
     create_time: Mapped[datetime] = mapped_column(default=now)
     update_time: Mapped[datetime] = mapped_column(default=now, onupdate=now)

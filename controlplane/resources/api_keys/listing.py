@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from sqlalchemy import select
 
-from controlplane.resources.api_keys.schemas import ApiKey
+from controlplane.resources.api_keys.schemas import LIMITS, ApiKey
 from controlplane.resources.api_keys.tables import ApiKeyRow
 from controlplane.resources.users.tables import UserRow
-from controlplane.rest.filters.fields import constant, text, text_map, time
+from controlplane.rest.filters.fields import constant, integer, text, text_map, time
 from controlplane.rest.listing import Listing
 
 EMAIL = select(UserRow.email).where(UserRow.uid == ApiKeyRow.user_uid).scalar_subquery()
@@ -26,6 +26,7 @@ LISTING = Listing(
         "expire_time": time(ApiKeyRow.expire_time),
         "annotations": text_map(ApiKeyRow.annotations),
         "last_used": time(ApiKeyRow.last_used),
+        **{name: integer(getattr(ApiKeyRow, name)) for name in LIMITS},
     },
     refused={"key": "the platform does not keep it"},
     order="key_id",

@@ -10,6 +10,10 @@ from controlplane.rest.schema import ApiModel, Timestamp, output_only
 
 AnnotationKey = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 AnnotationValue = Annotated[str, StringConstraints(max_length=1000)]
+KeyLimit = Annotated[int, Field(ge=1, le=1_000_000_000)]
+
+LIMITS = ("requests_per_minute", "tokens_per_minute", "concurrent_requests")
+"""What one key may use of what its account may."""
 
 
 class ApiKey(ApiModel):
@@ -25,6 +29,15 @@ class ApiKey(ApiModel):
         default_factory=dict
     )
     last_used: Timestamp | None = output_only(description="Exact to the minute.")
+    requests_per_minute: Annotated[
+        KeyLimit | None, Field(description="Inference requests that it may make in a minute; any when unset.")
+    ] = None
+    tokens_per_minute: Annotated[
+        KeyLimit | None, Field(description="Tokens of their prompts and answers together in a minute.")
+    ] = None
+    concurrent_requests: Annotated[
+        KeyLimit | None, Field(description="Of them at one time, at each of the platform's gateways.")
+    ] = None
 
     @classmethod
     def of(cls, row: ApiKeyRow, user: UserRow, key: str = "") -> Self:
@@ -38,6 +51,7 @@ class ApiKey(ApiModel):
             expire_time=row.expire_time,
             annotations=row.annotations,
             last_used=row.last_used,
+            **{name: getattr(row, name) for name in LIMITS},
         )
 
 

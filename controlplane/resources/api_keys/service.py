@@ -12,7 +12,7 @@ from controlplane.auth import SHOWN_PREFIX_LENGTH, Caller, generate_key, hash_ke
 from controlplane.errors import failed_precondition, invalid, not_found, permission_denied
 from controlplane.names import ResourceName, generate_id
 from controlplane.permissions import Grant
-from controlplane.resources.api_keys.schemas import ApiKey
+from controlplane.resources.api_keys.schemas import LIMITS, ApiKey
 from controlplane.resources.api_keys.tables import ApiKeyRow
 from controlplane.resources.identity_providers.enforcement import must_sign_in
 from controlplane.resources.users.tables import UserRow
@@ -78,6 +78,7 @@ def new_key(user: UserRow, body: ApiKey) -> tuple[ApiKeyRow, str]:
         display_name=given.get("display_name") or "default",
         annotations=given.get("annotations", {}),
         expire_time=expires,
+        **{name: given.get(name) for name in LIMITS},
     )
     return row, key
 

@@ -26,6 +26,10 @@ class ApiKeyRow(Base):
     create_time: Mapped[datetime] = mapped_column(default=now)
     expire_time: Mapped[datetime | None] = mapped_column(default=None)
     last_used: Mapped[datetime | None] = mapped_column(default=None)
+    requests_per_minute: Mapped[int | None] = mapped_column(default=None)
+    tokens_per_minute: Mapped[int | None] = mapped_column(default=None)
+    concurrent_requests: Mapped[int | None] = mapped_column(default=None)
+    """Gateways hold the key to these, beside what its account may."""
     session_uid: Mapped[uuid.UUID | None] = mapped_column(
         ForeignKey("user_sessions.uid", ondelete="CASCADE"), index=True, default=None
     )

@@ -5,8 +5,8 @@ from typing import Annotated, Any, ClassVar
 from pydantic import AfterValidator, Field, create_model
 
 from controlplane.resources.fine_tuning_jobs.costs import Money
-from controlplane.resources.fine_tuning_jobs.effective import EffectiveSettings, effective_settings
-from controlplane.resources.fine_tuning_jobs.lineage import Lineage, lineage_message
+from controlplane.resources.fine_tuning_jobs.effective import EffectiveSettings
+from controlplane.resources.fine_tuning_jobs.lineage import Lineage
 from controlplane.resources.fine_tuning_jobs.newer import (
     JOB_STATES,
     NO_BUCKETS,
@@ -19,12 +19,11 @@ from controlplane.resources.fine_tuning_jobs.newer import (
     SamplerInterval,
     TrainingProgress,
     WandbConfig,
-    progress_message,
-    wandb_message,
+    shared_message,
+    training_message,
 )
-from controlplane.resources.fine_tuning_jobs.outcome import EvaluationResult, evaluation_message
+from controlplane.resources.fine_tuning_jobs.outcome import EvaluationResult
 from controlplane.resources.fine_tuning_jobs.queueing import Priority
-from controlplane.resources.fine_tuning_jobs.states import job_state
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
 from controlplane.rest.schema import ApiModel, OneOf, Status, Timestamp, not_returned, output_only
 
@@ -200,57 +199,21 @@ class MetricsFileEndpoint(ApiModel):
 
 
 def job_message(row: FineTuningJobRow) -> DpoJob:
-    chosen = row.settings
     return DpoJob(
-        name=row.name,
-        display_name=row.display_name,
-        create_time=row.create_time,
-        completed_time=row.end_time,
-        update_time=row.update_time,
-        state=job_state(row.state),
-        status=Status.of(row),
-        created_by=row.created_by,
-        dataset=chosen["dataset"],
-        evaluation_dataset=chosen["evaluation_dataset"],
-        eval_auto_carveout=chosen["evaluation"] and not chosen["evaluation_dataset"],
-        early_stop=chosen["early_stop"],
+        **shared_message(row),
         training_config=_training_message(row),
-        loss_config=_loss_message(chosen["preference"]),
+        loss_config=_loss_message(row.settings["preference"]),
         priority=row.priority,
-        job_progress=progress_message(row) if row.progress else None,
-        wandb_config=wandb_message(row),
-        effective_settings=effective_settings(row),
-        evaluation_result=evaluation_message(row),
-        lineage=lineage_message(chosen.get("lineage", {})),
-        estimated_cost=Money.of(chosen["estimated_cost"]) if "estimated_cost" in chosen else None,
     )
-
-
-PASSED_THROUGH = (
-    "base_model",
-    "warm_start_from",
-    "learning_rate",
-    "lora_rank",
-    "lora_dropout",
-    "lora_target_modules",
-)
 
 
 def _training_message(row: FineTuningJobRow) -> TrainingConfig:
     chosen = row.settings
     return TrainingConfig(
-        output_model=f"accounts/{row.account_id}/models/{row.model_id}",
-        jinja_template=chosen["templates"].get("jinja_template", ""),
+        **training_message(row),
         lora_alpha=0 if chosen["warm_start_from"] else chosen["lora_alpha"],
-        epochs=int(chosen["epochs"]),
-        max_context_length=chosen["cutoff_length"],
-        batch_size=chosen["batch_tokens"],
-        batch_size_samples=chosen["batch_rows"],
-        gradient_accumulation_steps=chosen["accumulation"],
-        learning_rate_warmup_steps=chosen["warmup_steps"],
-        optimizer_weight_decay=chosen["weight_decay"],
-        sampler_checkpoint_save_interval_steps=chosen.get("sampler_interval_steps", 0),
-        **{field: chosen[field] for field in PASSED_THROUGH},
+        lora_dropout=chosen["lora_dropout"],
+        lora_target_modules=chosen["lora_target_modules"],
     )
 
 

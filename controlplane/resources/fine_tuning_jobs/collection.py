@@ -187,11 +187,30 @@ def add_delete(router: APIRouter, collection: JobCollection) -> None:
         return reply(Empty())
 
 
-def add_cancel(router: APIRouter, collection: JobCollection) -> None:
-    @router.post(
-        "/{job_id:rid}:cancel", response_model=Empty, summary="Stop a job; it can be resumed where it stood"
-    )
-    async def cancel_job(
+def add_stops(router: APIRouter, collection: JobCollection) -> None:
+    for verb, stop, summary in STOPS:
+        add_stop(router, collection, verb, stop, summary)
+
+
+STOPS = (
+    ("cancel", jobs.cancel_job, "Stop a job; it can be resumed where it stood"),
+    (
+        "pause",
+        jobs.pause_job,
+        "Stop a job for a while, after a checkpoint; others get its place until it is resumed",
+    ),
+)
+
+
+def add_stop(
+    router: APIRouter,
+    collection: JobCollection,
+    verb: str,
+    stop: Callable[[FineTuningJobRow], None],
+    summary: str,
+) -> None:
+    @router.post(f"/{{job_id:rid}}:{verb}", response_model=Empty, summary=summary, name=f"{verb}_job")
+    async def stop_job(
         ctx: ContextDep,
         caller: Annotated[Caller, may("resources.change")],
         account_id: str,
@@ -200,27 +219,7 @@ def add_cancel(router: APIRouter, collection: JobCollection) -> None:
     ) -> Response:
         async with ctx.work(caller) as work:
             row = await collection.find(work.session, account_id, job_id, lock=True)
-            jobs.cancel_job(row)
-            work.hint(RECONCILE_FINE_TUNING_JOB, row.uid)
-        return reply(Empty())
-
-
-def add_pause(router: APIRouter, collection: JobCollection) -> None:
-    @router.post(
-        "/{job_id:rid}:pause",
-        response_model=Empty,
-        summary="Stop a job for a while, after a checkpoint; others get its place until it is resumed",
-    )
-    async def pause_job(
-        ctx: ContextDep,
-        caller: Annotated[Caller, may("resources.change")],
-        account_id: str,
-        job_id: str,
-        body: Annotated[Empty, Body(default_factory=Empty)],
-    ) -> Response:
-        async with ctx.work(caller) as work:
-            row = await collection.find(work.session, account_id, job_id, lock=True)
-            jobs.pause_job(row)
+            stop(row)
             work.hint(RECONCILE_FINE_TUNING_JOB, row.uid)
         return reply(Empty())
 
@@ -247,7 +246,7 @@ def add_resume(router: APIRouter, collection: JobCollection) -> None:
 
 IN_COMMON = (
     *(add_list, add_get, add_records, add_plot, add_checkpoints),
-    *(add_delete, add_cancel, add_pause, add_resume),
+    *(add_delete, add_stops, add_resume),
 )
 
 

@@ -38,6 +38,9 @@ class EffectiveSettings(ApiModel):
     processes: Annotated[
         int, Field(description="Each has an accelerator of its own, where there are any.")
     ] = 0
+    shards: Annotated[
+        int, Field(description="Parts that the base model is divided into. 1: each process has it whole.")
+    ] = 0
     seed: int = 0
     memory_bytes: Annotated[Int64, Field(description="What each process was planned to need.")] = 0
 
@@ -48,7 +51,7 @@ def effective_settings(row: FineTuningJobRow) -> EffectiveSettings | None:
 
 
 TEXTS = ("tuning_method", "precision", "attention")
-INTEGERS = ("micro_batch_size", "gradient_accumulation_steps", "processes", "seed", "memory_bytes")
+INTEGERS = ("micro_batch_size", "gradient_accumulation_steps", "processes", "shards", "seed", "memory_bytes")
 
 
 def effective_fields() -> dict[str, ListField]:

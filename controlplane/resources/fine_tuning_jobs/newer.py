@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr
 from sqlalchemy import case
 
+from controlplane.resources.fine_tuning_jobs.costs import Money
+from controlplane.resources.fine_tuning_jobs.effective import effective_settings
+from controlplane.resources.fine_tuning_jobs.lineage import lineage_message
+from controlplane.resources.fine_tuning_jobs.outcome import evaluation_message
 from controlplane.resources.fine_tuning_jobs.states import COMPLETED, SHOWN, job_state
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
-from controlplane.rest.schema import ApiModel, Int64, output_only, write_only
+from controlplane.rest.schema import ApiModel, Int64, Status, output_only, write_only
 
 JOB_STATES = tuple(
     job_state(name)
@@ -127,3 +131,49 @@ def progress_message(row: FineTuningJobRow) -> TrainingProgress:
 def wandb_message(row: FineTuningJobRow) -> WandbConfig | None:
     kept = row.settings.get("wandb")
     return WandbConfig(enabled=True, url=row.progress.get("wandb_url", ""), **kept) if kept else None
+
+
+def shared_message(row: FineTuningJobRow) -> dict[str, Any]:
+    """The fields that the messages of both newer collections have, beside the settings of the training."""
+    chosen = row.settings
+    return {
+        "name": row.name,
+        "display_name": row.display_name,
+        "create_time": row.create_time,
+        "completed_time": row.end_time,
+        "update_time": row.update_time,
+        "state": job_state(row.state),
+        "status": Status.of(row),
+        "created_by": row.created_by,
+        "dataset": chosen["dataset"],
+        "evaluation_dataset": chosen["evaluation_dataset"],
+        "eval_auto_carveout": chosen["evaluation"] and not chosen["evaluation_dataset"],
+        "early_stop": chosen["early_stop"],
+        "job_progress": progress_message(row) if row.progress else None,
+        "wandb_config": wandb_message(row),
+        "effective_settings": effective_settings(row),
+        "evaluation_result": evaluation_message(row),
+        "lineage": lineage_message(chosen.get("lineage", {})),
+        "estimated_cost": Money.of(chosen["estimated_cost"]) if "estimated_cost" in chosen else None,
+    }
+
+
+def training_message(row: FineTuningJobRow) -> dict[str, Any]:
+    """The settings of the training that both have: in the job itself, or in its `trainingConfig`."""
+    chosen = row.settings
+    return {
+        "output_model": f"accounts/{row.account_id}/models/{row.model_id}",
+        "jinja_template": chosen["templates"].get("jinja_template", ""),
+        "base_model": chosen["base_model"],
+        "warm_start_from": chosen["warm_start_from"],
+        "learning_rate": chosen["learning_rate"],
+        "lora_rank": chosen["lora_rank"],
+        "epochs": int(chosen["epochs"]),
+        "max_context_length": chosen["cutoff_length"],
+        "batch_size": chosen["batch_tokens"],
+        "batch_size_samples": chosen["batch_rows"],
+        "gradient_accumulation_steps": chosen["accumulation"],
+        "learning_rate_warmup_steps": chosen["warmup_steps"],
+        "optimizer_weight_decay": chosen["weight_decay"],
+        "sampler_checkpoint_save_interval_steps": chosen.get("sampler_interval_steps", 0),
+    }

@@ -35,6 +35,8 @@ ACTIVE = (*CANCELLABLE, WRITING_RESULTS, CANCELLING)
 ENDED = (COMPLETED, EARLY_STOPPED, FAILED, CANCELLED, DELETING)
 PLACED = (*AT_WORK, PAUSING, CANCELLING)
 """Such a job has one of the trainers' places."""
+LEAVING = (RESUMING, DELETING)
+"""Such a job has one as long as its last trainer may be at work."""
 
 _OUT_OF_QUEUE = frozenset({FAILED, PAUSING, CANCELLING, DELETING})
 TRANSITIONS: dict[str, frozenset[str]] = {
@@ -89,5 +91,7 @@ def mark(row: Any, state: str, *, code: str = "OK", reason: str = "", message: s
     if state != row.state and state not in TRANSITIONS[row.state]:
         raise ValueError(f"a fine-tuning job does not go from {row.state} to {state}")
     row.state, row.status_code, row.reason, row.status_message = state, code, reason, message
+    if state not in (*PLACED, *LEAVING):
+        row.place_time = None
     if state in ENDED:
         row.wandb_api_key = ""  # Nobody needs it any more, and it is not the platform's to keep.

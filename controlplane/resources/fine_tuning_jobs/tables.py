@@ -5,18 +5,22 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
     String,
     TextClause,
     UniqueConstraint,
+    and_,
+    or_,
     text,
 )
 from sqlalchemy.orm import Mapped, mapped_column
 
 from controlplane.db import Base, LeaseColumns, ResourceColumns, StateColumns, now
-from controlplane.resources.fine_tuning_jobs.states import ACTIVE, PENDING, PLACED
+from controlplane.resources.fine_tuning_jobs.states import ACTIVE, LEAVING, PENDING, PLACED
 
 FINE_TUNING_JOBS = "fineTuningJobs"
 SUPERVISED_FINE_TUNING_JOBS = "supervisedFineTuningJobs"
@@ -47,8 +51,7 @@ class FineTuningJobRow(ResourceColumns, StateColumns, LeaseColumns, Base):
             "uid",
             postgresql_where=text(f"state = '{PENDING}'"),
         ),
-        Index("ix_fine_tuning_jobs_placed", "account_id", postgresql_where=_in(PLACED)),
-        Index("ix_fine_tuning_jobs_account_id_place_time", "account_id", "place_time"),
+        Index("ix_fine_tuning_jobs_placed", "account_id", postgresql_where=_in((*PLACED, *LEAVING))),
         ForeignKeyConstraint(["account_id"], ["accounts.id"]),
         Index("ix_fine_tuning_jobs_account_id_create_time", "account_id", "collection", "create_time", "uid"),
     )
@@ -89,11 +92,19 @@ class FineTuningJobRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     queue_time: Mapped[datetime] = mapped_column(default=now)
     """Where it stands among the jobs of its account; see `queueing`."""
     place_time: Mapped[datetime | None] = mapped_column(default=None)
-    """When it was last given one of the trainers' places."""
+    """When it was given the place that it has; None without one."""
+    metered_tokens: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    """What it has trained that is in the ledger."""
     wandb_api_key: Mapped[str] = mapped_column(default="")
     """Encrypted; forgotten when the job ends."""
     start_time: Mapped[datetime | None] = mapped_column(default=None)
     end_time: Mapped[datetime | None] = mapped_column(default=None)
+
+    @classmethod
+    def has_place(cls) -> ColumnElement[bool]:
+        return and_(
+            cls.state.in_((*PLACED, *LEAVING)), or_(cls.state.in_(PLACED), cls.place_time.is_not(None))
+        )
 
     @property
     def name(self) -> str:

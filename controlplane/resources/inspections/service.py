@@ -167,7 +167,7 @@ async def ask_for(session: AsyncSession, wanted: InspectionRow) -> InspectionRow
         row = await find_inspection(session, wanted)
         assert row is not None
     elif row.state == FAILED:
-        row.state, row.status_code, row.status_message = PENDING, "OK", ""
+        row.state, row.status_code, row.reason, row.status_message = PENDING, "OK", "", ""
         row.next_reconcile_at, row.lease_claims = func.now(), 0
     return row
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -22,8 +21,7 @@ DEPLOYMENT = "deployment"
 TRAINING = "training"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """A row of the ledger. Whoever makes one chooses its uid so that the same use has the same uid."""
 
     uid: uuid.UUID
@@ -63,9 +61,9 @@ def insert_statement() -> TextClause:
     times as long on a batch.
     """
     dialect: Any = postgresql.dialect
-    names = ", ".join(field.name for field in fields(Entry))
+    names = ", ".join(Entry.__struct_fields__)
     table = LedgerRow.__table__.c
-    types = (f"{f.name} {table[f.name].type.compile(dialect())}" for f in fields(Entry))
+    types = (f"{name} {table[name].type.compile(dialect())}" for name in Entry.__struct_fields__)
     return text(
         f"INSERT INTO ledger ({names}) "
         f"SELECT {names} FROM jsonb_to_recordset(CAST(:entries AS jsonb)) AS given ({', '.join(types)}) "

@@ -19,6 +19,8 @@ MONTHLY_SPEND = "monthly-spend-usd"
 REQUESTS_A_MINUTE = "serverless-inference-rpm"
 PROMPT_TOKENS_A_MINUTE = "serverless-inference-prompt-tpm"
 GENERATED_TOKENS_A_MINUTE = "serverless-inference-generated-tpm"
+STORED_RESPONSES = "stored-responses"
+STORED_RESPONSE_BYTES = "stored-response-bytes"
 LARGEST = 2**63 - 1
 
 
@@ -66,6 +68,8 @@ DEFAULTS: Mapping[str, Allowance] = {
     REQUESTS_A_MINUTE: allow(6_000, 600_000),
     PROMPT_TOKENS_A_MINUTE: allow(6_000_000, 600_000_000),
     GENERATED_TOKENS_A_MINUTE: allow(600_000, 60_000_000),
+    STORED_RESPONSES: allow(100_000, 10_000_000),
+    STORED_RESPONSE_BYTES: allow(10_000_000_000, 1_000_000_000_000),
     **{accelerator_quota(kind): allow(1_000) for kind in (*ACCELERATOR_TYPES, UNSPECIFIED)},
 }
 

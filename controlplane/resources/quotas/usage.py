@@ -15,7 +15,6 @@ from controlplane.resources.datasets.tables import DatasetRow
 from controlplane.resources.deployments.accelerators import ACCELERATOR_TYPES
 from controlplane.resources.deployments.states import LEAVING
 from controlplane.resources.deployments.tables import DeploymentRow
-from controlplane.resources.fine_tuning_jobs.states import PLACED
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
 from controlplane.resources.ledger.entries import INFERENCE, month_of
 from controlplane.resources.ledger.tables import LedgerRow
@@ -29,6 +28,8 @@ from controlplane.resources.quotas.catalog import (
     PROMPT_TOKENS_A_MINUTE,
     REQUESTS_A_MINUTE,
     RUNNING_JOBS,
+    STORED_RESPONSE_BYTES,
+    STORED_RESPONSES,
     accelerator_quota,
 )
 from controlplane.resources.quotas.service import (
@@ -40,6 +41,7 @@ from controlplane.resources.quotas.service import (
     reserved_now,
 )
 from controlplane.resources.quotas.spend import spent
+from controlplane.resources.responses.tables import ResponseRow
 
 MINUTE = timedelta(minutes=1)
 
@@ -53,12 +55,13 @@ async def usage_of(session: AsyncSession, account_id: str) -> dict[str, float]:
         RUNNING_JOBS: await count_of(session, running_jobs(account_id)),
         MONTHLY_SPEND: await spent(session, account_id, month_of(now())) / NANOS,
         **await recent_inference(session, account_id),
+        **await stored_responses(session, account_id),
         **await on_demand_accelerators(session, account_id),
     }
 
 
 def running_jobs(account_id: str) -> Select[Any]:
-    return own_rows(FineTuningJobRow, account_id).where(FineTuningJobRow.state.in_(PLACED))
+    return own_rows(FineTuningJobRow, account_id).where(FineTuningJobRow.has_place())
 
 
 async def recent_inference(session: AsyncSession, account_id: str) -> dict[str, float]:
@@ -73,6 +76,12 @@ async def recent_inference(session: AsyncSession, account_id: str) -> dict[str, 
     counted = (await session.execute(query)).one()
     quotas = (REQUESTS_A_MINUTE, PROMPT_TOKENS_A_MINUTE, GENERATED_TOKENS_A_MINUTE)
     return {quota: int(count or 0) for quota, count in zip(quotas, counted, strict=True)}
+
+
+async def stored_responses(session: AsyncSession, account_id: str) -> dict[str, float]:
+    query = select(func.count(), func.sum(ResponseRow.size)).where(ResponseRow.account_id == account_id)
+    count, size = (await session.execute(query)).one()
+    return {STORED_RESPONSES: count, STORED_RESPONSE_BYTES: int(size or 0)}
 
 
 async def on_demand_accelerators(session: AsyncSession, account_id: str) -> dict[str, float]:

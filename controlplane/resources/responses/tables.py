@@ -14,7 +14,13 @@ class ResponseRow(Base):
 
     __tablename__ = "responses"
     __table_args__ = (
-        Index("ix_responses_account_id_create_time", "account_id", "create_time", "id"),
+        Index(
+            "ix_responses_account_id_create_time",
+            "account_id",
+            "create_time",
+            "id",
+            postgresql_include=["size"],
+        ),
         Index("ix_responses_create_time", "create_time"),
     )
 
@@ -26,4 +32,6 @@ class ResponseRow(Base):
     """The items that were asked with it, without those of earlier responses."""
     body: Mapped[dict[str, Any]]
     """The response as its caller got it."""
+    size: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Bytes of both, as JSON."""
     create_time: Mapped[datetime] = mapped_column(default=now)

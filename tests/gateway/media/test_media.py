@@ -8,6 +8,7 @@ import asyncio
 import base64
 import json
 import socket
+import struct
 import threading
 
 import httpx
@@ -22,7 +23,8 @@ from gateway.media.fetching import Fetcher
 from gateway.media.types import audio_type, image_type
 from tests.gateway.serving import until_set, wait_until
 
-PNG = b"\x89PNG\r\n\x1a\n" + b"picture"
+HEADER = struct.pack(">I4sII", 13, b"IHDR", 3, 2) + bytes(9)
+PNG = b"\x89PNG\r\n\x1a\n" + HEADER + struct.pack(">I4s", 0, b"IEND")
 WAV = b"RIFF\x00\x00\x00\x00WAVEfmt "
 DATA = f"data:image/png;base64,{base64.b64encode(PNG).decode()}"
 
@@ -282,6 +284,26 @@ def test_the_gateway_itself_fetches_from_no_private_address(seeing, pictures):
     assert answer.status_code == 400
     assert "127.0.0.1 is not a public address" in answer.json()["error"]["message"]
     assert pictures.asked == seeing.engine.requests == []
+
+
+def test_pictures_that_unfold_to_more_than_an_engine_holds_are_refused(seeing, pictures):
+    large = PNG.replace(struct.pack(">II", 3, 2), struct.pack(">II", 7000, 7000))
+    sent = f"data:image/png;base64,{base64.b64encode(large).decode()}"
+    seeing.running.gateway.images, pictures.content = fetcher(), large
+
+    def ask(*urls):
+        asked = {"model": "eyes", "messages": shown(*map(image, urls))}
+        return seeing.http.post("/v1/chat/completions", json=asked)
+
+    assert ask(sent, sent, f"{pictures.url}/a").status_code == 200
+    for urls in ([sent] * 4, [sent] * 3 + [f"{pictures.url}/a"]):
+        answer = ask(*urls)
+        assert answer.status_code == 400
+        assert "196,000,000 pixels together; at most 150,000,000" in answer.json()["error"]["message"]
+    pictures.content = PNG.replace(struct.pack(">II", 3, 2), struct.pack(">II", 70_000, 70_000))
+    assert "it has 70,000 × 70,000 pixels" in ask(f"{pictures.url}/a").json()["error"]["message"]
+    assert "pixels" not in seeing.engine.bodies[0]["messages"][0]["content"][1]
+    assert len(seeing.engine.bodies) == 1
 
 
 WRONG = [

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import update
 
 from controlplane.db import now
+from controlplane.resources.quotas.catalog import allow
 from controlplane.resources.tables import ResponseRow
 from gateway.responses.store import ResponseStore
 from tests.gateway.serving import wait_until
@@ -140,6 +141,54 @@ def test_stored_responses_are_got_listed_and_deleted(served):
         served.openai.responses.retrieve(made[0])
     with pytest.raises(openai.NotFoundError):
         ask(served, previous_response_id=made[0])
+
+
+def test_an_account_stores_no_more_than_its_quota(served, start_gateway):
+    quotas = {"stored-responses": allow(2, 5), "stored-response-bytes": allow(10**9)}
+    one, other = start_gateway(quotas=quotas), start_gateway(quotas=quotas)
+    made = [ask(served, one.openai(served.key)).id for _ in range(2)]
+    with pytest.raises(openai.RateLimitError) as refused:
+        ask(served, one.openai(served.key))
+    assert refused.value.type == "insufficient_quota"
+    message = refused.value.body["message"]
+    assert "quota stored-responses of accounts/acme is used up" in message
+    assert "at most 2 stored responses, and 2 are" in message
+    assert message.endswith("raise the quota up to 5; delete some, or send 'store': false")
+    assert ask(served, one.openai(served.key), store=False).output_text == "one two three"
+    assert one.http(served.key).get("/v1/responses").json()["data"][0]["id"] == made[1], "all is written"
+
+    def is_refused_there():
+        return other.http(served.key).post("/v1/responses", json={"model": served.base, "input": "count"})
+
+    before = len(served.engine.bodies)
+    wait_until(lambda: is_refused_there().status_code == 429)
+    assert len(served.engine.bodies) - before <= 2, "it counts what others have stored, once it has looked"
+    everything = one.http(served.key).get("/v1/responses").json()["data"]
+    for each in everything:
+        one.http(served.key).delete(f"/v1/responses/{each['id']}")
+    assert ask(served, one.openai(served.key)).id, "what is deleted leaves room"
+
+
+def test_the_bytes_that_an_account_stores_have_a_quota_too(served, start_gateway):
+    running = start_gateway(quotas={"stored-response-bytes": allow(2000)})
+    client = running.openai(served.key)
+    first = ask(served, client, input="long " * 500).id
+    with pytest.raises(openai.RateLimitError, match="at most 2,000 bytes of stored responses"):
+        ask(served, client)
+    running.http(served.key).delete(f"/v1/responses/{first}")
+    assert ask(served, client).id
+
+
+def test_what_is_stored_is_read_within_the_bounds_of_other_requests(served, start_gateway, limits):
+    made = ask(served).id
+    running = start_gateway(limits(in_flight_per_account=0))
+    paths = (("GET", ""), ("GET", f"/{made}"), ("GET", f"/{made}/input_items"), ("DELETE", f"/{made}"))
+    for method, path in paths:
+        answer = running.http(served.key).request(method, f"/v1/responses{path}")
+        assert answer.status_code == 429
+        assert "requests in flight" in answer.json()["error"]["message"]
+    assert not running.gateway.admission.held
+    assert served.openai.responses.retrieve(made).id == made
 
 
 def test_a_response_that_is_not_stored_has_no_id_and_is_not_listed(served):

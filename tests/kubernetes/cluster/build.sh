@@ -9,6 +9,9 @@ set -euo pipefail
 SUITE=bookworm
 NEEDED='a control plane is built from the packages of Debian 12; anywhere else set HEARTH_TEST_KUBECONFIG to a cluster'
 PACKAGES=(golang-1.19-go golang-1.19-src etcd-server golang-github-modern-go-reflect2-dev)
+# An archive that says nothing is asked again, and then given up.
+PATIENCE=(-o Acquire::http::Timeout=60 -o Acquire::https::Timeout=60 -o Acquire::Retries=3)
+LOCK_SECONDS=1800
 BINARIES=(kube-apiserver kube-controller-manager kube-scheduler)
 
 main() {
@@ -18,7 +21,7 @@ main() {
     go_root=$folder/packages/usr/lib/go-1.19
     tree=$folder/gopath/src/k8s.io/kubernetes
     exec 9>"$folder/lock"
-    flock 9
+    flock --timeout "$LOCK_SECONDS" 9 || fail "another build has held $folder/lock for $LOCK_SECONDS s"
     step fetched fetch
     step unpacked unpack
     step generated generate
@@ -59,7 +62,7 @@ sources() { # the archive that this machine uses, source packages included
 }
 
 archive_of_suite() { # where apt has no lists yet, as in a fresh container, it says nothing before it has some
-    lists=(-o Dir::State::Lists="$1/known" -o Dir::Cache="$1/known" -o APT::Sandbox::User=root)
+    lists=(-o Dir::State::Lists="$1/known" -o Dir::Cache="$1/known" -o APT::Sandbox::User=root "${PATIENCE[@]}")
     known_archive || {
         mkdir -p "$1"/known/{partial,archives/partial}
         apt-get update -qq "${lists[@]}" >&2
@@ -74,7 +77,7 @@ known_archive() {
 
 debian() { # debian COMMAND...: with lists and caches of our own
     "$@" -qq -o Dir::Etc::SourceList="$apt/sources.list" -o Dir::Etc::SourceParts=/dev/null \
-        -o Dir::State::Lists="$apt/lists" -o Dir::Cache="$apt/cache" -o APT::Sandbox::User=root
+        -o Dir::State::Lists="$apt/lists" -o Dir::Cache="$apt/cache" -o APT::Sandbox::User=root "${PATIENCE[@]}"
 }
 
 unpack() {

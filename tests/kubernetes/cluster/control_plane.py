@@ -5,6 +5,7 @@ python -m tests.kubernetes.cluster.control_plane     # builds what it needs, whe
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import secrets
@@ -29,6 +30,7 @@ BUILD = Path(__file__).with_name("build.sh")
 START_SECONDS = 90.0
 STOP_SECONDS = 20.0
 MEMORY = Path("/dev/shm")
+PREFIX, LOCK = "hearth-cluster-", "lock"
 
 # Dead nodes are noticed within seconds, so that tests need not wait.
 IMPATIENT = {
@@ -182,14 +184,37 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 @contextmanager
 def control_plane(binaries: Path) -> Iterator[ControlPlane]:
     """A control plane of its own, which is gone with all its data afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="hearth-cluster-", dir=MEMORY if MEMORY.is_dir() else None))
+    where = MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
+    remove_leftovers(where)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=where))
     plane = ControlPlane(folder, binaries)
-    try:
-        plane.start()
-        yield plane
-    finally:
-        plane.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with held(folder / LOCK):
+        try:
+            plane.start()
+            yield plane
+        finally:
+            plane.stop()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def held(lock: Path) -> Iterator[bool]:
+    """Whether nobody else has it: whoever had it and was killed has it no more."""
+    with open(lock, "a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def remove_leftovers(where: Path) -> None:
+    """Of control planes whose tests were killed: they lie in memory."""
+    for lock in where.glob(f"{PREFIX}*/{LOCK}"):
+        with suppress(OSError), held(lock) as ours:
+            if ours:
+                shutil.rmtree(lock.parent, ignore_errors=True)
 
 
 def free_ports(count: int) -> list[int]:

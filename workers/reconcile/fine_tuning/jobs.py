@@ -7,6 +7,7 @@ jobs at once (`fine_tuning_places`).
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -25,14 +26,18 @@ from controlplane.storage import StorageUnavailable
 from workers.context import WorkerContext
 from workers.reconcile.fine_tuning import ends, trainer
 from workers.reconcile.fine_tuning.places import give_places
-from workers.reconcile.fine_tuning.plan import Step, plan_job
+from workers.reconcile.fine_tuning.plan import AT_REST, Step, plan_job
 from workers.reconcile.fine_tuning.view import Loaded, load
 from workers.reconcile.job_log import keep_log
 from workers.reconcile.lease import Lease
 from workers.reconcile.models import reconcile_model
 from workers.reconcile.visit import WAIT_FOR_STORE, visit
-from workers.runtimes.base import ProcessState
+from workers.runtimes.base import ProcessState, RuntimeUnavailable, Waiting
 
+log = logging.getLogger(__name__)
+
+CLUSTER_UNAVAILABLE = Waiting.CLUSTER_UNAVAILABLE
+UNAVAILABLE_POLL = timedelta(seconds=5)
 MOST_PASSES = 10
 """Of one job in a row, before others get their turn."""
 
@@ -62,6 +67,23 @@ def reconcile_fine_tuning_job(context: WorkerContext, uid: uuid.UUID) -> bool:
 
 
 def run_pass(context: WorkerContext, lease: Lease) -> timedelta | None:
+    try:
+        return take_step(context, lease)
+    except RuntimeUnavailable as error:
+        return wait_for_cluster(context, lease, str(error))
+
+
+def wait_for_cluster(context: WorkerContext, lease: Lease, why: str) -> timedelta:
+    """What runs goes on meanwhile. A job that has ended keeps its own reason."""
+    log.warning("fine-tuning job %s: %s", lease.uid, why)
+    with context.db.session() as session:
+        row: FineTuningJobRow = lease.guard(session)
+        if row.state not in AT_REST and (row.reason, row.status_message) != (CLUSTER_UNAVAILABLE, why):
+            mark(row, row.state, reason=CLUSTER_UNAVAILABLE, message=why)
+    return UNAVAILABLE_POLL
+
+
+def take_step(context: WorkerContext, lease: Lease) -> timedelta | None:
     loaded = load(context, lease.uid)
     step = plan_job(loaded.view())
     if loaded.trainer.state is not ProcessState.ABSENT and step not in WITHOUT_LOG:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from controlplane.config import Settings
 from controlplane.db import now
 from controlplane.queue import RECONCILE_FINE_TUNING_JOB, enqueue
-from controlplane.resources.fine_tuning_jobs.states import PENDING, PLACED, RUNNING, mark
+from controlplane.resources.fine_tuning_jobs.states import PENDING, RUNNING, mark
 from controlplane.resources.quotas.catalog import RUNNING_JOBS, allowances
 from controlplane.resources.quotas.limits import limit_for
 from controlplane.resources.quotas.tables import QuotaRow
@@ -57,7 +57,7 @@ def _give(session: Session, settings: Settings) -> list[uuid.UUID]:
 
 def running_jobs(session: Session) -> dict[str, int]:
     """How many places each account has."""
-    counted = select(FineTuningJobRow.account_id, func.count()).where(FineTuningJobRow.state.in_(PLACED))
+    counted = select(FineTuningJobRow.account_id, func.count()).where(FineTuningJobRow.has_place())
     return dict(session.execute(counted.group_by(FineTuningJobRow.account_id)).tuples().all())
 
 
@@ -84,13 +84,16 @@ def place(session: Session, given: Sequence[uuid.UUID], moment: datetime) -> Non
         return
     # Who is being cancelled in this moment has left the queue: the place is given away the next time.
     found = select(FineTuningJobRow).where(FineTuningJobRow.uid.in_(given), WAITS)
+    served = set()
     for row in session.scalars(found.with_for_update(skip_locked=True)):
         mark(row, RUNNING, reason="STARTING", message="starting its trainer")
         row.attempt += 1
         row.place_time = moment
         row.start_time = row.start_time or moment
         row.next_reconcile_at = moment
+        served.add(row.account_id)
     session.flush()
+    session.execute(_SERVE, {"served": sorted(served), "moment": moment})
 
 
 def tell(
@@ -123,15 +126,16 @@ _FIRST_IN_QUEUE = (
     .where(_NUMBERS.c.number <= NUMBERED)
     .order_by(FineTuningJobRow.account_id, _NUMBERS.c.number)
 )
-_LAST_PLACE = (
-    select(func.max(FineTuningJobRow.place_time))
-    .where(FineTuningJobRow.account_id == AccountRow.id)
-    .scalar_subquery()
-)
 _ACCOUNTS = (
-    select(AccountRow.id, _LAST_PLACE, QuotaRow)
+    select(AccountRow.id, AccountRow.place_time, QuotaRow)
     .outerjoin(QuotaRow, and_(QuotaRow.account_id == AccountRow.id, QuotaRow.id == RUNNING_JOBS))
     .where(AccountRow.id.in_(bindparam("accounts", expanding=True)))
+)
+_SERVE = (
+    update(AccountRow)
+    .where(AccountRow.id.in_(bindparam("served", expanding=True)))
+    .values(place_time=bindparam("moment"), update_time=AccountRow.update_time)
+    .execution_options(synchronize_session=False)
 )
 _TELL = (
     update(FineTuningJobRow)

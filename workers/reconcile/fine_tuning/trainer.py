@@ -8,6 +8,8 @@ from controlplane.db import now
 from controlplane.prices import Prices
 from controlplane.resources.fine_tuning_jobs.states import (
     CANCELLED,
+    CANCELLING,
+    DELETING,
     FAILED,
     PAUSED,
     PAUSING,
@@ -25,8 +27,10 @@ from workers.reconcile.fine_tuning.result import model_prefix
 from workers.reconcile.fine_tuning.spec import job_spec, secrets_of
 from workers.reconcile.fine_tuning.view import PROGRESS, RESULT, Loaded, guard, log_lines, read_json
 from workers.reconcile.lease import Lease
-from workers.runtimes.base import NeverFits, NoCapacity, TrainerSpec
+from workers.runtimes.base import NeverFits, NoCapacity, TrainerSpec, Waiting
 from workers.training.running.checkpoints import drop_unfinished
+
+STOPPING = (CANCELLING, PAUSING, DELETING)
 
 SOON = timedelta(0)
 POLL = timedelta(seconds=1)
@@ -59,9 +63,12 @@ def start(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | N
         row = guard(lease, session, loaded)
         document = job_spec(session, row, context.settings)
         secrets = secrets_of(row, context.settings)
+        facts = session.get_one(ModelRow, row.base_model_uid).facts
     try:
+        if is_on_this_machine(context, loaded.uid):
+            raise NoCapacity("its trainer on the worker's own machine, from before, has not ended yet")
         attempt, processes = loaded.row.attempt, document["processes"]
-        context.runtime.start_trainer(TrainerSpec(loaded.uid, attempt, document, secrets, processes))
+        context.trainers.start_trainer(TrainerSpec(loaded.uid, attempt, document, secrets, processes, facts))
     except NeverFits as error:
         with context.db.session() as session:
             row = guard(lease, session, loaded)
@@ -76,6 +83,13 @@ def start(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | N
     return POLL
 
 
+def is_on_this_machine(context: WorkerContext, uid: str) -> bool:
+    """Whether a trainer of the job is left from before there was a cluster; the sweep stops it."""
+    if context.jobs is None:
+        return False
+    return any(job_uid == uid for job_uid, _ in context.runtime.list_trainers())
+
+
 def restart(
     context: WorkerContext, lease: Lease, loaded: Loaded, *, crashed: bool, message: str
 ) -> timedelta | None:
@@ -86,7 +100,7 @@ def restart(
         if crashed:
             row.crashes, row.crash_step = loaded.crashes + 1, loaded.newest_checkpoint
         mark(row, RE_QUEUEING, reason="RESTARTING", message=message)
-    context.runtime.remove_trainer(loaded.uid, loaded.row.attempt)
+    context.trainers.remove_trainer(loaded.uid, loaded.row.attempt)
     return SOON
 
 
@@ -99,19 +113,30 @@ def restart_crashed(context: WorkerContext, lease: Lease, loaded: Loaded) -> tim
 
 
 def follow(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
-    news = loaded.progress and loaded.progress != loaded.row.progress
-    if news or loaded.row.state != RUNNING:
+    """Copy its progress, or say why it makes none."""
+    seen, was = loaded.trainer, loaded.row
+    told = (seen.reason, seen.message) if seen.message else (str(loaded.progress.get("phase", "")), "")
+    waits = bool(seen.message) or was.reason in Waiting.__members__
+    if was.state != RUNNING or is_progress(loaded) or (waits and told != (was.reason, was.status_message)):
         with context.db.session() as session:
             row = guard(lease, session, loaded)
             row.progress = loaded.progress or row.progress
-            mark(row, RUNNING, reason=str(loaded.progress.get("phase", "")), message="")
+            mark(row, RUNNING, reason=told[0], message=told[1])
     return POLL
+
+
+def is_progress(loaded: Loaded) -> bool:
+    return bool(loaded.progress) and loaded.progress != loaded.row.progress
 
 
 def stop(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | None:
     goes_on = loaded.row.state in (PAUSING, RESUMING)
     grace = PAUSE_GRACE_SECONDS if goes_on else END_GRACE_SECONDS
-    context.runtime.stop_trainer(loaded.uid, loaded.row.attempt, grace)
+    context.trainers.stop_trainer(loaded.uid, loaded.row.attempt, grace)
+    seen, row = loaded.trainer, loaded.row
+    if seen.message and seen.message != row.status_message and row.state in STOPPING:
+        with context.db.session() as session:
+            mark(guard(lease, session, loaded), row.state, reason=seen.reason, message=seen.message)
     return POLL
 
 
@@ -130,7 +155,7 @@ def come_to_rest(
 ) -> timedelta | None:
     """The end of a stop. An attempt that is told to stop before it started does not start."""
     if loaded.row.attempt:
-        context.runtime.stop_trainer(loaded.uid, loaded.row.attempt, END_GRACE_SECONDS)
+        context.trainers.stop_trainer(loaded.uid, loaded.row.attempt, END_GRACE_SECONDS)
         drop_unfinished(context.store, loaded.row.prefix)
     progress = read_json(context, loaded.row.prefix + PROGRESS)
     with context.db.session() as session:
@@ -169,7 +194,7 @@ def remove(context: WorkerContext, lease: Lease, loaded: Loaded) -> timedelta | 
 def remove_folders(context: WorkerContext, row: FineTuningJobRow) -> bool:
     """Whether none is left. Those of earlier attempts went when the next one began, unless that failed."""
     attempts = range(1, row.attempt + 1)
-    left = [attempt for attempt in attempts if not context.runtime.remove_trainer(str(row.uid), attempt)]
+    left = [attempt for attempt in attempts if not context.trainers.remove_trainer(str(row.uid), attempt)]
     return not left
 
 

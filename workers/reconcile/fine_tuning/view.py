@@ -75,7 +75,7 @@ def load(context: WorkerContext, uid: uuid.UUID) -> Loaded:
     with context.db.session() as session:
         row = session.get_one(FineTuningJobRow, uid)
         model = session.get(ModelRow, row.output_model_uid) if row.output_model_uid else None
-    trainer = context.runtime.observe_trainer(str(row.uid), row.attempt)
+    trainer = context.trainers.observe_trainer(str(row.uid), row.attempt)
     # No trainer, no files of one.
     if not row.attempt or row.state not in (*BEFORE_THE_END, PAUSING):
         return Loaded(row, trainer, {}, {}, model)

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TypeVar
-
 import httpx
 
 from controlplane.config import Settings
@@ -21,16 +15,16 @@ from workers.runtimes.base import (
     RuntimeUnavailable,
 )
 from workers.runtimes.client import EngineClient, prove_adapter
-from workers.runtimes.kubernetes.cluster import POD, Cluster, Document, Refused
-from workers.runtimes.kubernetes.manifests import ENGINE_PORT, SPEC_ANNOTATION, STAGER_PORT, Place, managed
+from workers.runtimes.kubernetes.cluster import POD, Document, Refused
+from workers.runtimes.kubernetes.manifests import ENGINE_PORT, SPEC_ANNOTATION, STAGER_PORT, Place
 from workers.runtimes.kubernetes.pod import SOURCE, addon_key
 from workers.runtimes.kubernetes.site import Site
+from workers.runtimes.kubernetes.sites import Sites, refusals_pass
 from workers.runtimes.kubernetes.sizing import DoesNotFit, ModelSizes, size_pod
+from workers.runtimes.kubernetes.view import is_uid
 from workers.runtimes.node_cache import StagingError
 from workers.runtimes.node_settings import object_store_environment
 from workers.runtimes.vllm import ENGINE_SPEC, EngineSpec
-
-log = logging.getLogger(__name__)
 
 LASTING = (400, 422)
 """What the API server answers when trying again changes nothing."""
@@ -38,24 +32,18 @@ STAGE_SECONDS = 600.0
 CONNECT_SECONDS = 2.0
 
 
-Found = TypeVar("Found")
-
-
 class KubernetesFleets:
     """Keeps nothing that matters: any worker sees and does the same. `close` ends its watches."""
 
-    def __init__(self, settings: Settings) -> None:
-        if settings.node_pools is None:
-            raise ValueError("HEARTH_NODE_POOLS is not set")
-        self._pools = settings.node_pools
+    def __init__(self, settings: Settings, sites: Sites | None = None) -> None:
+        self._sites = sites or Sites.from_settings(settings)
+        self._pools = self._sites.pools
         self._store = object_store_environment(settings)
-        self._sites: dict[str, Site] = {}
-        self._lock = threading.Lock()
 
     def declare(self, spec: FleetSpec) -> None:
         """Raises FleetRefused, RuntimeUnavailable."""
         place = self._place(spec)
-        site = self._site(place.pool.context)
+        site = self._sites.of(place.pool.context)
         try:
             site.declare(spec, place, self._store)
         except Refused as error:
@@ -63,13 +51,13 @@ class KubernetesFleets:
                 raise FleetRefused("OBJECTS_REFUSED", f"the cluster refuses it: {error.message}") from error
             raise RuntimeUnavailable(f"the cluster refuses it for now: {error.message}") from error
         if _serves(site, spec):
-            self._each(lambda other: other.remove(spec.deployment_uid), besides=place.pool.context)
+            self._sites.each(lambda other: other.remove(spec.deployment_uid), besides=place.pool.context)
 
     def observe(self, spec: FleetSpec) -> FleetObservation:
         """Raises FleetRefused, RuntimeUnavailable."""
         place = self._place(spec)
-        seen = self._site(place.pool.context).observe(spec, place, self._store)
-        elsewhere, _ = self._each(
+        seen = self._sites.of(place.pool.context).observe(spec, place, self._store)
+        elsewhere, _ = self._sites.each(
             lambda other: other.replicas(spec.deployment_uid), besides=place.pool.context
         )
         replicas = {uid: replica for each in (*elsewhere, seen.replicas) for uid, replica in each.items()}
@@ -78,24 +66,26 @@ class KubernetesFleets:
 
     def remains(self, deployment_uid: str) -> FleetObservation:
         """What is left of a fleet that is to go. A cluster that is silent may still have some of it."""
-        found, silent = self._each(lambda site: (site.replicas(deployment_uid), site.has(deployment_uid)))
+        found, silent = self._sites.each(
+            lambda site: (site.replicas(deployment_uid), site.has(deployment_uid))
+        )
         replicas = {uid: replica for each, _ in found for uid, replica in each.items()}
         exists = bool(silent) or any(has for _, has in found)
         return FleetObservation(replicas, exists=exists, message="; ".join(silent))
 
     def remove(self, deployment_uid: str) -> None:
-        self._each(lambda site: site.remove(deployment_uid))
+        self._sites.each(lambda site: site.remove(deployment_uid))
 
     def known(self) -> frozenset[str]:
-        found, _ = self._each(lambda site: site.view.groups("Deployment"))
-        return frozenset().union(*found)
+        found, _ = self._sites.each(lambda site: site.view.groups("Deployment"))
+        return frozenset(uid for uids in found for uid in uids if is_uid(uid))
 
     def note(self, deployment_uid: str, reason: str, message: str, *, warning: bool) -> None:
         def say(site: Site) -> None:
             for deployment in site.view.group("Deployment", deployment_uid):
                 site.tell(deployment, reason, message, warning=warning)
 
-        self._each(say)
+        self._sites.each(say)
 
     def say_serving(self, replica_uid: str, serving: bool) -> None:
         try:
@@ -113,7 +103,7 @@ class KubernetesFleets:
         metadata = pod["metadata"]
         if (pod.get("status") or {}).get("phase") != "Failed":
             return
-        with _refusals_pass():
+        with refusals_pass():
             site.cluster.delete(POD, metadata["namespace"], metadata["name"], uid=metadata["uid"])
 
     def prove_base(self, replica_uid: str) -> None:
@@ -144,8 +134,7 @@ class KubernetesFleets:
             return client.models() - {spec.replica.served_name}
 
     def close(self) -> None:
-        for site in self._sites.values():
-            site.close()
+        self._sites.close()
 
     def _place(self, spec: FleetSpec) -> Place:
         """The first pool that the replica fits in, by price."""
@@ -173,28 +162,8 @@ class KubernetesFleets:
                 refusals.append(str(error))
         raise FleetRefused("DOES_NOT_FIT", refusals[0], code="RESOURCE_EXHAUSTED")
 
-    def _site(self, context: str) -> Site:
-        with self._lock:
-            if context not in self._sites:
-                self._sites[context] = Site(context, Cluster.of_context(context), managed(self._pools))
-            return self._sites[context]
-
-    def _each(
-        self, ask: Callable[[Site], Found], besides: str | None = None
-    ) -> tuple[list[Found], list[str]]:
-        """(answers, why others gave none): a cluster that is away holds up nothing on another one."""
-        found, silent = [], []
-        for context in sorted({pool.context for pool in self._pools.pools} - {besides}):
-            try:
-                with _refusals_pass():
-                    found.append(ask(self._site(context)))
-            except RuntimeUnavailable as error:
-                log.warning("the cluster %s is left out: %s", context or "of the workers", error)
-                silent.append(f"the cluster {context or 'of the workers'}: {error}")
-        return found, silent
-
     def _pod(self, replica_uid: str) -> tuple[Site, Document]:
-        found, silent = self._each(lambda site: (site, site.pod_of(replica_uid)))
+        found, silent = self._sites.each(lambda site: (site, site.pod_of(replica_uid)))
         for site, pod in found:
             if pod:
                 return site, pod
@@ -232,12 +201,3 @@ def _serves(site: Site, spec: FleetSpec) -> bool:
     """Whether what runs on another cluster is not needed any more."""
     serving = [each for each in site.replicas(spec.deployment_uid).values() if each.serving]
     return len(serving) >= spec.replicas
-
-
-@contextmanager
-def _refusals_pass() -> Iterator[None]:
-    """What a cluster refuses beside a declaration may be granted later: a right that is missing, for one."""
-    try:
-        yield
-    except Refused as error:
-        raise RuntimeUnavailable(f"the cluster refuses it for now: {error.message}") from error

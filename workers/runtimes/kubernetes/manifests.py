@@ -1,10 +1,6 @@
-"""The Kubernetes objects of accounts and fleets, as plain documents. Pure: the same in gives the same out.
+"""The Kubernetes objects of fleets, as plain documents. Pure: the same in gives the same out.
 
-An account has a namespace, whose name is the configured prefix and the account's id:
-
-    Namespace, ResourceQuota, NetworkPolicy, Secret     `account_objects`
-
-A deployment has, in it and under one name:
+A deployment has, in its account's namespace (`account_manifests`) and under one name:
 
     Deployment, ServiceAccount, Service, PodDisruptionBudget     `fleet_objects`
 
@@ -14,15 +10,12 @@ annotation, so that a change of it is a change of the template and replaces them
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
 from dataclasses import dataclass, replace
-from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from controlplane.node_pools import Cache, NodePool, NodePools
 from workers.runtimes.base import FleetSpec
@@ -38,6 +31,8 @@ PLATFORM_LABEL = f"{DOMAIN}/platform"
 """Tells the objects of one Hearth from those of another on the same cluster."""
 UID_LABEL = f"{DOMAIN}/deployment-uid"
 GENERATION_LABEL = f"{DOMAIN}/generation"
+JOB_LABEL = f"{DOMAIN}/job-uid"
+COMPONENT_LABEL = "app.kubernetes.io/component"
 NAME_ANNOTATION = f"{DOMAIN}/name"
 SPEC_ANNOTATION = f"{DOMAIN}/engine"
 STORE_ANNOTATION = f"{DOMAIN}/object-store"
@@ -51,10 +46,20 @@ CACHE_PATH = "/var/cache/hearth"
 WORK_PATH = "/run/hearth"
 SPEC_FILE = f"{WORK_PATH}/spec/SPEC.json"
 STORE_SECRET = "hearth-object-store"
-ENGINE, STAGING, ADDONS = "engine", "staging", "addons"
+ENGINE, STAGING, ADDONS, TRAINER = "engine", "staging", "addons", "trainer"
 
-LINK_LOCAL = "169.254.0.0/16"
-"""Where clouds give a node's credentials to whoever asks."""
+POD_SECURITY: Manifest = {
+    "runAsNonRoot": True,
+    "runAsUser": USER,
+    "runAsGroup": USER,
+    "fsGroup": USER,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+CONTAINER_SECURITY: Manifest = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
 
 DRAIN_SECONDS = 10
 """Between the moment a pod is told to go and the end of its engine: the gateway learns of it within two."""
@@ -101,68 +106,12 @@ def short_name(name: str, room: int = 63) -> str:
     return f"{name[: room - 17]}-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
-def account_objects(pools: NodePools, account_id: str, store: dict[str, str]) -> list[Manifest]:
-    """`store` is the environment that reaches the object store, as `object_store_environment` has it."""
-    namespace = namespace_of(pools, account_id)
-    labels = {**managed(pools), "app.kubernetes.io/part-of": "hearth", f"{DOMAIN}/account": account_id}
-    place = _namespace(namespace, labels, pools.cache)
-    place["metadata"]["annotations"] = {STORE_ANNOTATION: _fingerprint(store)}
-    objects = [place, _network_policy(namespace, labels, pools, store)]
-    if pools.quota:
-        objects.append(_object("v1", "ResourceQuota", "account", namespace, labels, {"hard": pools.quota}))
-    secret = _object("v1", "Secret", STORE_SECRET, namespace, labels)
-    data = {key: base64.b64encode(value.encode()).decode() for key, value in store.items()}
-    return [*objects, {**secret, "type": "Opaque", "data": data}]
-
-
-def _fingerprint(store: dict[str, str]) -> str:
-    """Tells one set of credentials from another: Secrets are written, and never read to compare them."""
-    said = json.dumps(store, sort_keys=True).encode()
-    return hmac.digest(store["HEARTH_S3_SECRET_KEY"].encode(), said, "sha256").hex()[:16]
-
-
-def _namespace(name: str, labels: dict[str, str], cache: Cache) -> Manifest:
-    # A folder of the node is more than the profiles allow; all else about the pods fits the strictest.
-    level = "privileged" if cache.host_path else "restricted"
-    guarded = {**labels, "pod-security.kubernetes.io/enforce": level}
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": guarded}}
-
-
-def _network_policy(
-    namespace: str, labels: dict[str, str], pools: NodePools, store: dict[str, str]
-) -> Manifest:
-    """In: Hearth's own pods, to the engines' ports. Out: names and the object store. Nothing else."""
-    address = urlsplit(store["HEARTH_S3_ENDPOINT"])
-    store_port = address.port or (443 if address.scheme == "https" else 80)
-    platform = {"matchLabels": {"kubernetes.io/metadata.name": pools.platform_namespace}}
-    spec = {
-        "podSelector": {},
-        "policyTypes": ["Ingress", "Egress"],
-        "ingress": [
-            {
-                "from": [{"namespaceSelector": platform}],
-                "ports": [{"protocol": "TCP", "port": port} for port in (ENGINE_PORT, STAGER_PORT)],
-            }
-        ],
-        "egress": [
-            {"ports": [{"protocol": protocol, "port": 53} for protocol in ("UDP", "TCP")]},
-            {"ports": [{"protocol": "TCP", "port": store_port}], "to": _to(address.hostname or "")},
-        ],
-    }
-    return _object("networking.k8s.io/v1", "NetworkPolicy", "account", namespace, labels, spec)
-
-
-def _to(host: str) -> list[Manifest]:
-    """A host's address. A policy knows no names: for one it is any address but the node's own services."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return [{"ipBlock": {"cidr": "0.0.0.0/0", "except": [LINK_LOCAL]}}, {"ipBlock": {"cidr": "::/0"}}]
-    return [{"ipBlock": {"cidr": str(ip_network(address))}}]
-
-
 def fleet_objects(
-    spec: FleetSpec, place: Place, budget_version: str = "policy/v1", owner_uid: str | None = None
+    spec: FleetSpec,
+    place: Place,
+    store: dict[str, str],
+    budget_version: str = "policy/v1",
+    owner_uid: str | None = None,
 ) -> list[Manifest]:
     """The Deployment first. Without `owner_uid` nothing says yet that it owns the others."""
     namespace, name, labels = (
@@ -171,8 +120,8 @@ def fleet_objects(
         fleet_labels(spec, place),
     )
     selector = {"matchLabels": {UID_LABEL: spec.deployment_uid}}
-    account = _object("v1", "ServiceAccount", name, namespace, labels)
-    service = _object(
+    account = document("v1", "ServiceAccount", name, namespace, labels)
+    service = document(
         "v1",
         "Service",
         name,
@@ -185,20 +134,29 @@ def fleet_objects(
         },
     )
     limits = {"maxUnavailable": 1, "selector": selector}
-    budget = _object(budget_version, "PodDisruptionBudget", name, namespace, labels, limits)
+    budget = document(budget_version, "PodDisruptionBudget", name, namespace, labels, limits)
     owned = [{**account, "automountServiceAccountToken": False}, service, budget]
     if owner_uid:
         owner = {"apiVersion": "apps/v1", "kind": "Deployment", "name": name, "uid": owner_uid}
         for each in owned:
             each["metadata"]["ownerReferences"] = [owner]
-    return [_deployment(spec, place, namespace, name, labels, selector), *owned]
+    deployment = _deployment(spec, place, namespace, name, labels, selector)
+    if spec.engine.enable_adapters:  # what brings addons has the store's key for as long as its pod lives
+        deployment["spec"]["template"]["metadata"]["annotations"][STORE_ANNOTATION] = fingerprint(store)
+    return [deployment, *owned]
+
+
+def fingerprint(store: dict[str, str]) -> str:
+    """Tells one set of credentials from another: Secrets are written, and never read to compare them."""
+    said = json.dumps(store, sort_keys=True).encode()
+    return hmac.digest(store["HEARTH_S3_SECRET_KEY"].encode(), said, "sha256").hex()[:16]
 
 
 def fleet_labels(spec: FleetSpec, place: Place) -> dict[str, str]:
     return {
         **managed(place.pools),
         "app.kubernetes.io/name": "vllm",
-        "app.kubernetes.io/component": "engine",
+        COMPONENT_LABEL: ENGINE,
         "app.kubernetes.io/part-of": "hearth",
         "app.kubernetes.io/instance": fleet_name(spec),
         f"{DOMAIN}/account": spec.account_id,
@@ -220,9 +178,9 @@ def _deployment(
         },
         "spec": pod,
     }
-    document = _object("apps/v1", "Deployment", name, namespace, {**labels, **generation})
-    document["metadata"]["annotations"] = {NAME_ANNOTATION: spec.deployment_name}
-    document["spec"] = {
+    found = document("apps/v1", "Deployment", name, namespace, {**labels, **generation})
+    found["metadata"]["annotations"] = {NAME_ANNOTATION: spec.deployment_name}
+    found["spec"] = {
         "replicas": spec.replicas,
         "selector": selector,
         # New ones are ready before old ones go; the room for one more is needed for a while.
@@ -231,7 +189,7 @@ def _deployment(
         "progressDeadlineSeconds": LOADING_SECONDS,
         "template": template,
     }
-    return document
+    return found
 
 
 def engine_spec(spec: FleetSpec, place: Place) -> str:
@@ -243,45 +201,45 @@ def engine_spec(spec: FleetSpec, place: Place) -> str:
         port=ENGINE_PORT,
         accelerator_count=max(place.size.accelerators, 1),
     )
-    threads = max(int(float(place.size.cpu)), 1) if place.pool.on_cpu and _is_whole(place.size.cpu) else 1
+    threads = max(int(float(place.size.cpu)), 1) if place.pool.on_cpu and is_whole(place.size.cpu) else 1
     engine = EngineSpec(replica, Path(CACHE_PATH), threads if place.pool.on_cpu else 0)
     return json.dumps(ENGINE_SPEC.dump_python(engine, mode="json"), sort_keys=True)
 
 
-def _is_whole(cores: str) -> bool:
+def is_whole(cores: str) -> bool:
     return cores.replace(".", "", 1).isdigit()
 
 
 def _pod(place: Place, service_account: str) -> Manifest:
-    pool, size = place.pool, place.size
-    resources = {"cpu": size.cpu, "memory": size.memory}
-    limits = {"memory": size.memory}
-    if pool.resource:
-        limits[pool.resource] = resources[pool.resource] = str(size.accelerators)
+    pool = place.pool
     staging = _container(place, STAGING, "stage", {"requests": {"cpu": "1", "memory": "1Gi"}})
     staging["envFrom"] = STORE_ACCESS
-    engine = _container(place, ENGINE, "serve", {"requests": resources, "limits": limits})
+    engine = _container(place, ENGINE, "serve", resources(place))
     spec: Manifest = {
         "serviceAccountName": service_account,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # a Service called vllm would set VLLM_PORT
         "terminationGracePeriodSeconds": GRACE_SECONDS,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": USER,
-            "runAsGroup": USER,
-            "fsGroup": USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": POD_SECURITY,
         "readinessGates": [{"conditionType": SERVING_GATE}],
         "initContainers": [staging],
         "containers": [{**engine, **_probes()}],
         "volumes": _volumes(place.pools.cache),
-        "tolerations": [*(_toleration(each) for each in pool.tolerations), *LOST_NODES],
+        "tolerations": [*(toleration(each) for each in pool.tolerations), *LOST_NODES],
     }
     if pool.node_selector:
         spec["nodeSelector"] = pool.node_selector
     return spec
+
+
+def resources(place: Place) -> Manifest:
+    """Of the container that has a pod's GPUs."""
+    pool, size = place.pool, place.size
+    requests = {"cpu": size.cpu, "memory": size.memory}
+    limits = {"memory": size.memory}
+    if pool.resource:
+        limits[pool.resource] = requests[pool.resource] = str(size.accelerators)
+    return {"requests": requests, "limits": limits}
 
 
 def _stager(place: Place) -> Manifest:
@@ -305,7 +263,7 @@ LOST_NODES = [
 ]
 
 
-def _toleration(toleration: Any) -> Manifest:
+def toleration(toleration: Any) -> Manifest:
     found: Manifest = toleration.model_dump(exclude_none=True)
     return found
 
@@ -324,11 +282,7 @@ def _container(place: Place, name: str, task: str, resources: Manifest) -> Manif
             {"name": "PYTHONNOUSERSITE", "value": "1"},
         ],
         "resources": resources,
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "capabilities": {"drop": ["ALL"]},
-        },
+        "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [
             {"name": "cache", "mountPath": CACHE_PATH},
             {"name": "work" if name == ENGINE else "errands", "mountPath": WORK_PATH},
@@ -356,13 +310,10 @@ def _probe(health: Manifest, *, period: int, failures: int) -> Manifest:
 
 
 def _volumes(cache: Cache) -> list[Manifest]:
-    kept: Manifest = {"emptyDir": {"sizeLimit": cache.empty_dir}}
-    if cache.host_path:
-        kept = {"hostPath": {"path": cache.host_path, "type": "DirectoryOrCreate"}}
     annotation = {"fieldPath": f"metadata.annotations['{SPEC_ANNOTATION}']"}
     spec = {"items": [{"path": Path(SPEC_FILE).name, "fieldRef": annotation}]}
     return [
-        {"name": "cache", **kept},
+        cache_volume(cache),
         {"name": "work", "emptyDir": {}},
         # Who holds the object store's key starts in a folder that the engine cannot write to.
         {"name": "errands", "emptyDir": {}},
@@ -371,7 +322,13 @@ def _volumes(cache: Cache) -> list[Manifest]:
     ]
 
 
-def _object(
+def cache_volume(cache: Cache) -> Manifest:
+    if cache.host_path:
+        return {"name": "cache", "hostPath": {"path": cache.host_path, "type": "DirectoryOrCreate"}}
+    return {"name": "cache", "emptyDir": {"sizeLimit": cache.empty_dir}}
+
+
+def document(
     version: str, kind: str, name: str, namespace: str, labels: dict[str, str], spec: Manifest | None = None
 ) -> Manifest:
     metadata: Manifest = {"name": name, "namespace": namespace, "labels": labels}

@@ -6,15 +6,27 @@ import logging
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
+from controlplane.node_pools import NodePools
 from workers.runtimes.base import FleetObservation, FleetSpec, ReplicaObservation, RuntimeUnavailable
-from workers.runtimes.kubernetes.cluster import DEPLOYMENT, FIELD_MANAGER, POD, Cluster, Document, Refused
-from workers.runtimes.kubernetes.difference import holds
+from workers.runtimes.kubernetes.account_manifests import account_objects
+from workers.runtimes.kubernetes.cluster import (
+    DEPLOYMENT,
+    FIELD_MANAGER,
+    POD,
+    Cluster,
+    Conflict,
+    Document,
+    Refused,
+)
+from workers.runtimes.kubernetes.difference import holds, is_left_over, owned_fields
 from workers.runtimes.kubernetes.manifests import (
+    COMPONENT_LABEL,
+    JOB_LABEL,
     SERVING_GATE,
+    TRAINER,
     UID_LABEL,
     Manifest,
     Place,
-    account_objects,
     fleet_objects,
 )
 from workers.runtimes.kubernetes.observation import condition, replicas_of
@@ -24,6 +36,7 @@ log = logging.getLogger(__name__)
 
 OF_FLEETS = ("Deployment", "ServiceAccount", "Service", "PodDisruptionBudget")
 OF_ACCOUNTS = ("Namespace", "NetworkPolicy", "ResourceQuota")
+OF_TRAINERS = ("Job", "Pod")
 SEEN = ("Pod", *OF_FLEETS, *OF_ACCOUNTS)
 """No Secrets: a right to list them would be one to read everybody's."""
 REMEMBERED_PODS = 10_000
@@ -36,21 +49,37 @@ class Site:
         """`labels` are those of everything that is ours."""
         self.context, self.cluster = context, cluster
         self.view = View(cluster, SEEN, _selector(labels), UID_LABEL)
+        of_trainers = {**labels, COMPONENT_LABEL: TRAINER}
+        self.trainers = View(cluster, OF_TRAINERS, _selector(of_trainers), JOB_LABEL)
         self._pods: dict[str, tuple[str, str]] = {}
 
     def declare(self, spec: FleetSpec, place: Place, store: dict[str, str]) -> None:
         """Apply what is not as it should be. The Deployment comes first, at zero: what it owns names it."""
-        for document in account_objects(place.pools, spec.account_id, store):
-            self._settle(document)
+        self.prepare_account(place.pools, spec.account_id, store)
         budget = self.cluster.budget_version
-        empty = fleet_objects(spec, place, budget)[0]
+        empty = fleet_objects(spec, place, store, budget)[0]
         before = self._find(spec.deployment_uid, empty)
         found = before or self._apply({**empty, "spec": {**empty["spec"], "replicas": 0}})
-        deployment, *owned = fleet_objects(spec, place, budget, found["metadata"]["uid"])
+        deployment, *owned = fleet_objects(spec, place, store, budget, found["metadata"]["uid"])
         for document in owned:
             self._settle(document)
-        if not holds(deployment, found):
+        if not _is_as_declared(deployment, found):
             self._tell_change(self._apply(deployment), before, spec)
+
+    def prepare_account(self, pools: NodePools, account_id: str, store: dict[str, str]) -> None:
+        """Apply what of the account's namespace is not as it should be.
+
+        The namespace says which credentials it has, so it says so last, when they are there.
+        """
+        namespace, *objects = account_objects(pools, account_id, store)
+        is_new = not self._holds(namespace)
+        if is_new:
+            metadata = {key: value for key, value in namespace["metadata"].items() if key != "annotations"}
+            self._apply({**namespace, "metadata": metadata})
+        for document in objects:
+            self._settle(document)
+        if is_new:
+            self._apply(namespace)
 
     def _find(self, deployment_uid: str, document: Manifest) -> Document | None:
         """The Deployment that is there. One that lost its labels is not seen, and must not be made anew."""
@@ -69,7 +98,7 @@ class Site:
         budget = self.cluster.budget_version
         wanted = [
             *account_objects(place.pools, spec.account_id, store),
-            *fleet_objects(spec, place, budget, found["metadata"]["uid"]),
+            *fleet_objects(spec, place, store, budget, found["metadata"]["uid"]),
         ]
         seen = [each for each in wanted if each["kind"] in SEEN]
         settled = not found["metadata"].get("deletionTimestamp") and all(self._holds(each) for each in seen)
@@ -111,6 +140,13 @@ class Site:
                     self.cluster.kind(kind), metadata["namespace"], metadata["name"], uid=metadata["uid"]
                 )
 
+    def create(self, document: Manifest) -> None:
+        """What is there already, under that name, stays as it is."""
+        try:
+            self.cluster.create(document)
+        except Conflict:
+            log.info("%s %s is there already", document["kind"], document["metadata"]["name"])
+
     def say_serving(self, pod: Document, serving: bool) -> None:
         said = {"type": SERVING_GATE, "status": str(serving), "lastTransitionTime": _now()}
         metadata = pod["metadata"]
@@ -128,6 +164,7 @@ class Site:
 
     def close(self) -> None:
         self.view.close()
+        self.trainers.close()
         self.cluster.close()
 
     def _deployment(self, uid: str) -> Document | None:
@@ -137,7 +174,7 @@ class Site:
     def _holds(self, document: Manifest) -> bool:
         metadata = document["metadata"]
         found = self.view.get(document["kind"], (metadata.get("namespace", ""), metadata["name"]))
-        return found is not None and holds(document, found)
+        return found is not None and _is_as_declared(document, found)
 
     def _settle(self, document: Manifest) -> None:
         """What cannot be seen is applied in any case."""
@@ -168,6 +205,11 @@ class Site:
             self.tell(now, "Scaled", said)
         if before["spec"]["template"] != now["spec"]["template"]:
             self.tell(now, "Updated", f"its pods are replaced by those of generation {spec.generation}")
+
+
+def _is_as_declared(document: Manifest, found: Document) -> bool:
+    """With everything that it is to have, and nothing that it was to have once."""
+    return holds(document, found) and not is_left_over(document, owned_fields(found, FIELD_MANAGER))
 
 
 def _selector(labels: Mapping[str, str]) -> str:

@@ -102,7 +102,7 @@ def size_pod(
         kept = cache * sizes.copies(chosen)
         if weights + kept > _room(pool, chosen):
             raise DoesNotFit(_arithmetic(pool, chosen, weights, kept, tokens))
-    return PodSize(chosen, _times(pool.cpu, chosen), _times(pool.host_memory, chosen))
+    return PodSize(chosen, times(pool.cpu, chosen), times(pool.host_memory, chosen))
 
 
 def _on_cpu(sizes: ModelSizes, pool: NodePool, kv_cache_gib: int) -> PodSize:
@@ -158,7 +158,7 @@ def quantity_bytes(quantity: str) -> Decimal:
     return Decimal(number) * UNITS[quantity[len(number) :]]
 
 
-def _times(quantity: str, count: int) -> str:
+def times(quantity: str, count: int) -> str:
     """`count` of them, in the same unit."""
     number = quantity.rstrip("mkKMGTPi")
     product = Decimal(number) * count

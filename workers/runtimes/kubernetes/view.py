@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -157,6 +158,14 @@ class View:
         with self._lock:
             since, before = self._broken.get(kind, (0.0, ""))
             self._broken[kind] = (since if before and since else time.monotonic(), why)
+
+
+def is_uid(text: str) -> bool:
+    """Whether a label has what is written there: somebody may have changed it by hand."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
 
 
 def _key(document: Mapping[str, Any]) -> Key:

@@ -204,13 +204,12 @@ def split_rows(rows: Sequence[int], share: float, seed: int) -> tuple[list[int],
 
     At least one row is held out and at least one is left; of a single row, none is held out.
     """
-    distinct = sorted(set(rows))
+    numbers = np.asarray(rows)
+    distinct = np.unique(numbers)
     count = min(max(1, round(len(distinct) * share)), len(distinct) - 1)
-    held_out = set(random.Random(seed).sample(distinct, count))
-    return (
-        [position for position, row in enumerate(rows) if row not in held_out],
-        [position for position, row in enumerate(rows) if row in held_out],
-    )
+    chosen = distinct[random.Random(seed).sample(range(len(distinct)), count)]
+    held_out = np.isin(numbers, chosen)
+    return np.flatnonzero(~held_out).tolist(), np.flatnonzero(held_out).tolist()
 
 
 def open_examples(tokenized: Tokenized) -> Any:

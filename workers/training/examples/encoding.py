@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from operator import itemgetter
 from typing import Any, Protocol
 
@@ -71,8 +71,8 @@ TOKENS_WITHOUT_WEIGHTS = "TOKENS_WITHOUT_WEIGHTS"
 
 def choose_marks(*texts: str) -> Marks | None:
     """Marks that occur in none of the texts; None where somebody used nearly all of them up."""
-    free = [mark for mark in NONCHARACTERS if not any(mark in text for text in texts)]
-    return Marks(free[0], free[1]) if len(free) > 1 else None
+    free = list(islice((mark for mark in NONCHARACTERS if not any(mark in text for text in texts)), 2))
+    return Marks(*free) if len(free) > 1 else None
 
 
 def read_marks(marked: str, marks: Marks, notes: Iterable[str] = ()) -> MarkedText:
@@ -270,7 +270,7 @@ class Encoder:
         """Train a span, and the stop token behind it where the span leaves it out."""
         if first == last:
             return
-        if example.ids[last - 1] not in self._special_numbers:
+        if example.ids[last - 1] not in self.stop_ids:
             if last < len(example.ids) and example.ids[last] in self.stop_ids:
                 if example.labels[last] == IGNORED:
                     example.notes.add(STOP_ADDED)

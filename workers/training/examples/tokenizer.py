@@ -8,6 +8,8 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from controlplane.checks.model_config import Sizes, read_sizes
+from controlplane.checks.problems import ProblemList
 from workers.training.errors import TrainingFailure, one_sentence
 
 
@@ -36,14 +38,18 @@ def stop_token_ids(folder: Path, tokenizer: Any) -> set[int]:
 
 def context_length(folder: Path) -> int:
     """The positions that the model was made for; 0 where its configuration does not say."""
-    config = json.loads((folder / "config.json").read_text())
-    return int(config.get("max_position_embeddings") or 0)
+    sizes = _sizes(folder)
+    return sizes.context if sizes else 0
 
 
 def vocabulary_size(folder: Path) -> int:
     """The tokens that the model has weights for; 0 where its configuration does not say."""
-    config = json.loads((folder / "config.json").read_text())
-    return int(config.get("vocab_size") or (config.get("text_config") or {}).get("vocab_size") or 0)
+    sizes = _sizes(folder)
+    return sizes.vocabulary if sizes else 0
+
+
+def _sizes(folder: Path) -> Sizes | None:
+    return read_sizes(json.loads((folder / "config.json").read_text()), ProblemList())
 
 
 def unreadable(what: str, name: str, error: Exception) -> TrainingFailure:

@@ -16,6 +16,7 @@ from controlplane.checks.lora_targets import tunable_modules
 from workers.training.config import JobSpec, Source
 from workers.training.errors import TrainingFailure, one_sentence
 from workers.training.examples.tokenizer import unreadable
+from workers.training.model.divided import check_divided, division
 from workers.training.model.placement import attention_kernel, precision
 from workers.training.running.ranks import Rank
 
@@ -28,22 +29,30 @@ def set_threads() -> None:
         torch.set_num_threads(max(1, min(MAX_THREADS, len(os.sched_getaffinity(0)))))
 
 
-def load_model(spec: JobSpec, folder: Path, rank: Rank) -> Any:
-    """The base model, on the process's GPU if there is one; raises TrainingFailure."""
+def load_model(spec: JobSpec, folder: Path, rank: Rank, divided: bool = False) -> Any:
+    """The base model, on the process's GPU if there is one; raises TrainingFailure.
+
+    Divided: each process reads and keeps its part of every layer.
+    """
     on_gpu = torch.cuda.is_available()
     dtype = precision(spec, on_gpu)
     options: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention_kernel(on_gpu)}
     if spec.quantize_base:
         options["quantization_config"] = _four_bits()
-    if on_gpu:
+    if divided:
+        options |= division(rank)
+    elif on_gpu:
         options["device_map"] = {"": rank.number}
     disable_progress_bar()
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **options
         )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise unreadable("weights", spec.base_model.name, error) from error
+    if divided:
+        check_divided(model, spec.base_model.name, rank)
+    return model
 
 
 def _four_bits() -> Any:

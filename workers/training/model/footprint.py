@@ -2,6 +2,7 @@
 
 Counts what training with a frozen base keeps: its weights, the adapter with its gradients and AdamW's two
 moments, what every layer keeps for the way back, and the logits of the tokens that are compared at once.
+Where the base is divided among processes, each keeps its part, and what it puts together of the others'.
 `tests/training/test_footprint.py` measures what autograd really keeps and compares.
 """
 
@@ -20,6 +21,9 @@ LOGITS_AT_ONCE = 8192
 """Tokens whose logits the trainer holds at a time."""
 USABLE = 0.92
 """Of a device's memory; the allocator cannot use all that is free."""
+LAYERS_AT_ONCE = 3
+"""That a process has whole where it keeps parts: one at work, the next, and one on its way into its place."""
+NEEDED = "a smaller base model, or an accelerator with more memory, is needed"
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,8 @@ class Load:
     """Adapters compute in 16 bits, as they do on accelerators."""
     checkpointing: bool = False
     """Keep the input of each layer only, and compute the rest anew on the way back."""
+    shards: int = 1
+    """Parts that the base is divided into; a process keeps one of them."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +111,19 @@ class Footprint:
     logits: int
     fixed: int
     """Of the libraries and the device's own context."""
+    gathered: int = 0
+    """Of layers that are put together while they are at work, where a process keeps a part of each."""
 
     @property
     def total(self) -> int:
-        return self.weights + self.adapter + self.activations + self.logits + self.fixed
+        kept = self.weights + self.gathered + self.adapter
+        return kept + self.activations + self.logits + self.fixed
 
     def __str__(self) -> str:
-        parts = {"the base": self.weights, "the adapter": self.adapter, "activations": self.activations}
+        parts = {"the base": self.weights}
+        if self.gathered:
+            parts = {"its part of the base": self.weights, "the layers at work": self.gathered}
+        parts |= {"the adapter": self.adapter, "activations": self.activations}
         parts |= {"logits": self.logits, "libraries": self.fixed}
         named = " + ".join(f"{amount / GIB:.1f} for {part}" for part, amount in parts.items())
         return f"{self.total / GIB:.1f} GiB ({named})"
@@ -119,12 +131,13 @@ class Footprint:
 
 def footprint(shape: ModelShape, load: Load, fixed: int = GIB) -> Footprint:
     return Footprint(
-        weights=_weights(shape, load),
+        weights=_weights(shape, load) // load.shards,
         adapter=adapter_parameters(shape, load.targets, load.rank) * ADAPTER_BYTES,
         activations=_activations(shape, load),
         # Logits in 32 bits, their exponentials, and the gradient.
         logits=min(load.tokens, LOGITS_AT_ONCE) * shape.vocabulary * 4 * 2,
         fixed=fixed,
+        gathered=_gathered(shape, load) if load.shards > 1 else 0,
     )
 
 
@@ -137,6 +150,13 @@ def _weights(shape: ModelShape, load: Load) -> int:
         return shape.parameters * load.weight_bytes
     linear = min(shape.layer_parameters, shape.parameters)
     return int(linear * NF4_BYTES) + (shape.parameters - linear) * load.weight_bytes
+
+
+def _gathered(shape: ModelShape, load: Load) -> int:
+    """The output layer stays whole from the way forward to the way back; of the others there are a few."""
+    outer = shape.vocabulary * shape.hidden
+    a_layer = (shape.parameters - outer) // max(1, shape.layers)
+    return (outer + min(LAYERS_AT_ONCE, shape.layers) * a_layer) * load.weight_bytes
 
 
 def _activations(shape: ModelShape, load: Load) -> int:
@@ -168,47 +188,74 @@ class Fit:
     micro_batch_size: int
     footprint: Footprint
 
+    @property
+    def is_divided(self) -> bool:
+        """Each process keeps a part of the base, and all go through the layers in step."""
+        return self.load.shards > 1
+
 
 class DoesNotFit(Exception):
     """No way to run it fits. The message has the arithmetic, and what would help."""
 
 
-def find_fit(shape: ModelShape, load: Load, micro_batch_size: int, available: int, fixed: int = GIB) -> Fit:
+def find_fit(
+    shape: ModelShape,
+    load: Load,
+    micro_batch_size: int,
+    available: int,
+    fixed: int = GIB,
+    processes: int = 1,
+    others: Sequence[int] = (),
+) -> Fit:
     """The first way that fits into `available` bytes a process. Raises DoesNotFit.
 
-    `load` is of a micro batch of `micro_batch_size` rows.
+    `load` is of a micro batch of `micro_batch_size` rows. The base is divided among the job's `processes`
+    only where it does not fit whole. `others`: how many the job could have had as well, for the advice.
     """
     room = int(available * USABLE)
-    for rows, tried in _ways(load, micro_batch_size):
+    for rows, tried in _ways(load, micro_batch_size, processes):
         need = footprint(shape, tried, fixed)
         if need.total <= room:
             return Fit(tried, rows, need)
+    divided = f", with the base divided among {tried.shards} processes," if tried.shards > 1 else ""
     raise DoesNotFit(
-        f"one row of {tried.tokens} tokens at a time needs {need}, and {available / GIB:.1f} GiB are there, "
-        f"of which {room / GIB:.1f} can be used; {_advice(shape, tried, room, fixed)}"
+        f"one row of {tried.tokens} tokens at a time{divided} needs {need}, and {available / GIB:.1f} GiB "
+        f"are there, of which {room / GIB:.1f} can be used; {_advice(shape, tried, room, fixed, others)}"
     )
 
 
-def _ways(load: Load, micro_batch_size: int) -> Iterator[tuple[int, Load]]:
-    """From the fastest on: as it is, with checkpointing, and with ever fewer rows.
+def _ways(load: Load, micro_batch_size: int, processes: int) -> Iterator[tuple[int, Load]]:
+    """From the fastest on: as it is, with checkpointing, and with ever fewer rows; then the same with parts.
 
-    Fewer rows divide those of a micro batch, so that a step stays what it is.
+    Fewer rows divide those of a micro batch, so that a step stays what it is. Four bits are not divided.
     """
     a_row = load.tokens // micro_batch_size
-    yield micro_batch_size, load
-    for rows in range(micro_batch_size, 0, -1):
-        if micro_batch_size % rows == 0:
-            yield rows, replace(load, tokens=a_row * rows, checkpointing=True)
+    for shards in sorted({load.shards, load.shards if load.quantized else processes}):
+        yield micro_batch_size, replace(load, shards=shards)
+        for rows in range(micro_batch_size, 0, -1):
+            if micro_batch_size % rows == 0:
+                yield rows, replace(load, tokens=a_row * rows, checkpointing=True, shards=shards)
 
 
-def _advice(shape: ModelShape, load: Load, room: int, fixed: int) -> str:
+def _advice(shape: ModelShape, load: Load, room: int, fixed: int, others: Sequence[int]) -> str:
     """What would make it fit, the least change first."""
+
+    def fits(**changes: Any) -> bool:
+        return footprint(shape, replace(load, **changes), fixed).total <= room
+
     for tokens in (load.tokens // 2, load.tokens // 4, load.tokens // 8):
-        if tokens and footprint(shape, replace(load, tokens=tokens), fixed).total <= room:
+        if tokens and fits(tokens=tokens):
             return f"a cut-off length of {tokens} would fit"
-    if not load.quantized and footprint(shape, replace(load, quantized=True), fixed).total <= room:
-        return "with QLORA as its tuning method it would fit"
-    return "a smaller base model, or an accelerator with more memory, is needed"
+    found = ["with QLORA as its tuning method"] if fits(quantized=True, shards=1) else []
+    if count := next((count for count in others if fits(quantized=False, shards=count)), 0):
+        method = "with LORA as its tuning method, " if load.quantized else ""
+        found.append(f"{method}divided among {count} accelerators (acceleratorCount of a fineTuningJob)")
+    if found:
+        return f"{' or '.join(found)} it would fit"
+    if others:
+        most = footprint(shape, replace(load, quantized=False, shards=max(others)), fixed)
+        return f"divided among {max(others)} accelerators it would still need {most}; {NEEDED}"
+    return NEEDED
 
 
 def _first(config: Mapping[str, Any], *names: str) -> int:

@@ -12,7 +12,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from controlplane.checks.lora_targets import tunable_modules
 from workers.runtimes.node_memory import memory_now
-from workers.training.config import JobSpec
+from workers.training.config import MOST_PROCESSES, JobSpec
 from workers.training.errors import TrainingFailure
 from workers.training.model.footprint import GIB, DoesNotFit, Fit, Load, ModelShape, find_fit
 
@@ -56,8 +56,7 @@ def available_memory() -> int:
 
 def precision(spec: JobSpec, on_gpu: bool) -> torch.dtype:
     """Of the base model's weights or, of those in four bits, what they are computed in."""
-    stored = sum(file.size for file in spec.base_model.files)
-    full = not on_gpu and stored <= FULL_PRECISION_BYTES and not spec.quantize_base
+    full = not on_gpu and stored_bytes(spec) <= FULL_PRECISION_BYTES and not spec.quantize_base
     return torch.float32 if full else torch.bfloat16
 
 
@@ -79,11 +78,13 @@ def place_job(spec: JobSpec, base: Path, micro_batch_size: int, longest: int, no
         weight_bytes=precision(spec, node.on_gpu).itemsize,
         quantized=spec.quantize_base,
         mixed=node.on_gpu,
+        shards=spec.processes if spec.divide_base else 1,
     )
     fixed = FIXED_ON_GPU if node.on_gpu else FIXED_ON_CPU
     shape = ModelShape.of(config, parameter_count(spec, config))
+    others = shared_by(spec) if node.on_gpu else []  # A CPU's memory does not grow with their number.
     try:
-        return find_fit(shape, load, micro_batch_size, node.available, fixed)
+        return find_fit(shape, load, micro_batch_size, node.available, fixed, spec.processes, others)
     except DoesNotFit as problem:
         what = "accelerator" if node.on_gpu else "process on the CPU"
         raise TrainingFailure(
@@ -93,8 +94,26 @@ def place_job(spec: JobSpec, base: Path, micro_batch_size: int, longest: int, no
         ) from None
 
 
+def shared_by(spec: JobSpec) -> list[int]:
+    """How many processes the job could ask for: they share its batches evenly, and pairs are not shared."""
+    a_micro_batch = max(1, spec.micro_batch_size)
+    return [
+        count
+        for count in range(max(2, spec.processes), MOST_PROCESSES + 1)
+        if spec.batch_size % (count * a_micro_batch) == 0 and not spec.preference
+    ]
+
+
 def parameter_count(spec: JobSpec, config: dict[str, Any]) -> int:
     """By the size of the weights' files: closer than a formula, for any family."""
-    stored = sum(file.size for file in spec.base_model.files if file.name.endswith((".safetensors", ".bin")))
     named = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
-    return stored // getattr(torch, named, torch.float32).itemsize
+    return stored_bytes(spec) // getattr(torch, named, torch.float32).itemsize
+
+
+def stored_bytes(spec: JobSpec) -> int:
+    """Of the weights' files. Of a model that comes in both formats only one is read."""
+    sizes = dict.fromkeys((".safetensors", ".bin"), 0)
+    for file in spec.base_model.files:
+        if (suffix := Path(file.name).suffix) in sizes:
+            sizes[suffix] += file.size
+    return sizes[".safetensors"] or sizes[".bin"]

@@ -15,10 +15,26 @@ MOST_CERTAIN = -1e-6
 
 
 class PreferenceTrainer(DPOTrainer):
-    """DPO (https://arxiv.org/abs/2305.18290, equation 7) as trl has it."""
+    """DPO (https://arxiv.org/abs/2305.18290, equation 7) as trl has it.
+
+    A step's loss is the mean over its pairs.
+    """
+
+    loss_is_scaled_for_ga = True
+    """By `compute_loss`: micro batches are of different sizes where pairs are packed."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
+
+    def _get_num_items_in_batch(self, batches: list[dict[str, torch.Tensor]], *_: Any) -> int:
+        return sum(map(count_pairs, batches))
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: int | None = None
+    ) -> Any:
+        """The mean over the pairs of a micro batch; with `num_items_in_batch` its part of the step's mean."""
+        found = super().compute_loss(model, inputs, return_outputs)
+        return found * count_pairs(inputs) / num_items_in_batch if num_items_in_batch else found
 
     def measure(self, batch: dict[str, torch.Tensor]) -> dict[str, float]:
         """The loss and the rewards of a batch, as they are logged while training. The model is in `eval`."""
@@ -75,6 +91,10 @@ class OrpoTrainer(PreferenceTrainer):
     @property
     def _mode(self) -> str:
         return "train" if self.model.training else "eval"
+
+
+def count_pairs(batch: dict[str, torch.Tensor]) -> int:
+    return len(batch["input_ids"]) // 2
 
 
 def log_odds(log_probability: torch.Tensor) -> torch.Tensor:

@@ -70,12 +70,12 @@ def held_out_of(job: Job, tokenized: list[Tokenized]) -> tuple[Any, Any | None]:
 
 
 def hold_out(job: Job, examples: Any) -> tuple[Any, Any | None]:
-    train, held_out = split_rows(examples["row"][:], job.spec.evaluation_split, job.spec.seed)
+    rows = examples.with_format("numpy")["row"][:]  # Not as a list: there may be millions.
+    train, held_out = split_rows(rows, job.spec.evaluation_split, job.spec.seed)
     if not held_out:
         job.report.warnings.append("nothing was evaluated: of a single row none can be held out")
         return examples, None
-    rows = examples["row"]
-    job.report.rows_evaluated = len({rows[i] for i in held_out})
+    job.report.rows_evaluated = len(set(rows[held_out].tolist()))
     job.report.rows_trained -= job.report.rows_evaluated
     evaluated = examples.select(held_out)
     tokens, trained = count_tokens(evaluated)
@@ -86,6 +86,15 @@ def hold_out(job: Job, examples: Any) -> tuple[Any, Any | None]:
 
 class SupervisedTrainer(SFTTrainer):
     """Gives every rank of a job equal shares of an epoch, filled up with examples that train nothing."""
+
+    _flops_of_a_token: int | None = None
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """As the original, which looks at every module of the model again for every batch."""
+        tokens = int(inputs["input_ids"].numel())
+        if self._flops_of_a_token is None:
+            self._flops_of_a_token = int(super().floating_point_ops(inputs)) // tokens
+        return self._flops_of_a_token * tokens
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
         if self.args.world_size == 1:

@@ -23,6 +23,8 @@ from workers.training.outcome.result import outlast_outages
 from workers.training.plan import StepPlan
 from workers.training.running.checkpoints import BEST_ADAPTER, METRICS_FILE, JobState, upload_checkpoint
 from workers.training.running.progress import ProgressReport
+from workers.training.running.stop import StopRequest
+from workers.training.running.together import StopOfAll
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +110,13 @@ class EvaluateHeldOut(TrainerCallback):
     """Set once it exists: it is made with its callbacks."""
 
     def __init__(
-        self, job: Job, plan: StepPlan, examples: Examples, objective: Objective, state: JobState
+        self,
+        job: Job,
+        plan: StepPlan,
+        examples: Examples,
+        objective: Objective,
+        state: JobState,
+        stop: StopRequest | StopOfAll,
     ) -> None:
         self._early_stop = job.spec.early_stop
         self._plan = plan
@@ -116,7 +124,7 @@ class EvaluateHeldOut(TrainerCallback):
         self._objective = objective
         self.state = state
         self._progress = job.progress
-        self._stop = job.stop
+        self.stop = stop
         self._best_folder = job.best_folder
         self.last: Evaluation | None = None
 
@@ -152,7 +160,7 @@ class EvaluateHeldOut(TrainerCallback):
         if self._objective.ask is None:
             return found
         self._progress.update(phase="EVALUATING")
-        exact = self._objective.ask(self.trainer, self._examples, lambda: self._stop.requested)
+        exact = self._objective.ask(self.trainer, self._examples, lambda: self.stop.requested)
         if exact is not None:
             self._progress.add_metrics({"step": step, "eval_exact_match": exact.share})
             log.info("after step %d %d of %d answers are exact", step, exact.matched, exact.rows)
@@ -160,14 +168,17 @@ class EvaluateHeldOut(TrainerCallback):
 
     def _evaluate_before(self) -> None:
         found = self._measure(0)
-        if found is not None:
-            self.state.before = self.asked(0, found).as_message()
+        before = self.asked(0, found) if found is not None else None
+        # No step has been made: who goes on begins with this evaluation.
+        self.stop.carry_out()
+        if before is not None:
+            self.state.before = before.as_message()
 
     def look(self) -> Evaluation | None:
         """Evaluate the model as it is now; None when the job is asked to stop meanwhile."""
         self._progress.update(phase="EVALUATING")
         return self._objective.evaluate(
-            self.trainer, self._examples.held_out, self._plan.micro_batch_size, lambda: self._stop.requested
+            self.trainer, self._examples.held_out, self._plan.micro_batch_size, lambda: self.stop.requested
         )
 
     def _measure(self, step: int) -> Evaluation | None:
@@ -189,7 +200,7 @@ class EvaluateHeldOut(TrainerCallback):
             self.state.worse_in_a_row += 1
             return
         self.state.best_loss, self.state.best_step, self.state.worse_in_a_row = loss, step, 0
-        if self._early_stop:
+        if self._early_stop and self.trainer.args.should_save:
             self.trainer.model.save_pretrained(self._best_folder, save_embedding_layers=False)
 
     def _is_due(self, step: int) -> bool:

@@ -64,18 +64,18 @@ class Ended:
 
 
 class Ranks:
-    """`count` processes of one command on this machine."""
+    """`count` processes of one command on this machine. `secrets`: variables of the first alone."""
 
-    def __init__(self, argv: Sequence[str], count: int, folder: Path) -> None:
+    def __init__(
+        self, argv: Sequence[str], count: int, folder: Path, secrets: Mapping[str, str] | None = None
+    ) -> None:
         self._folder = folder
         self._stopping = False
         for number in range(count):
             failure_file(folder, number).unlink(missing_ok=True)
-        surroundings = _surroundings(count, _free_port())
-        self._processes = [
-            subprocess.Popen(argv, env={**os.environ, **surroundings, **_place(number)})
-            for number in range(count)
-        ]
+        surroundings = {**os.environ, **_surroundings(count, _free_port())}
+        own = [{**_place(number), **((secrets or {}) if number == 0 else {})} for number in range(count)]
+        self._processes = [subprocess.Popen(argv, env={**surroundings, **place}) for place in own]
 
     def stop(self) -> None:
         """Ask every rank to stop; they agree on the step after which they do."""
@@ -156,7 +156,9 @@ def _read_failure(folder: Path, rank: int) -> dict[str, Any] | None:
 
 
 @contextmanager
-def started_ranks(argv: Sequence[str], count: int, folder: Path) -> Iterator[Ranks]:
+def started_ranks(
+    argv: Sequence[str], count: int, folder: Path, secrets: Mapping[str, str] | None = None
+) -> Iterator[Ranks]:
     """Ranks that get this process's SIGTERM too."""
     ranks: Ranks | None = None
     asked = False
@@ -169,7 +171,7 @@ def started_ranks(argv: Sequence[str], count: int, folder: Path) -> Iterator[Ran
 
     before = signal.signal(signal.SIGTERM, pass_on)
     try:
-        ranks = Ranks(argv, count, folder)
+        ranks = Ranks(argv, count, folder, secrets)
         if asked:
             ranks.stop()
         yield ranks

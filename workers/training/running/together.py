@@ -13,8 +13,10 @@ from accelerate.data_loader import SeedableRandomSampler  # type: ignore[import-
 from torch.utils.data import Sampler
 from transformers import TrainerCallback
 
+from workers.training.errors import Interrupted
 from workers.training.examples.encoding import IGNORED
 from workers.training.running.ranks import Rank
+from workers.training.running.stop import StopRequest
 
 T = TypeVar("T")
 
@@ -47,6 +49,22 @@ def from_first(rank: Rank, work: Callable[[], T]) -> T:
     dist.broadcast_object_list(told, src=0)
     found: T = told[0]
     return found
+
+
+class StopOfAll:
+    """What the first rank is asked, as all of them hear of it: they look in the same places."""
+
+    def __init__(self, rank: Rank, stop: StopRequest) -> None:
+        self._rank = rank
+        self._stop = stop
+
+    @property
+    def requested(self) -> bool:
+        return from_first(self._rank, lambda: self._stop.requested)
+
+    def carry_out(self) -> None:
+        if self.requested:
+            raise Interrupted
 
 
 class WaitForRanks(TrainerCallback):

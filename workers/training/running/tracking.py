@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from workers.training.config import JobSpec, Wandb
+from workers.training.errors import EXIT_INTERRUPTED, Interrupted
 from workers.training.job import Job
 
 log = logging.getLogger(__name__)
 
 KEY_VARIABLE = "WANDB_API_KEY"
-"""Holds the key in the trainer's environment: a specification holds no secrets."""
+"""Holds the key in the environment that a trainer starts with: a specification holds no secrets."""
 START_SECONDS = 30.0
 FINISH_SECONDS = 60.0
 FOLDERS = ("CACHE", "CONFIG", "DATA", "ARTIFACT")
@@ -28,6 +29,8 @@ class Run(Protocol):
     url: str | None
 
     def log(self, data: dict[str, Any], step: int | None = None) -> None: ...
+
+    def mark_preempting(self) -> None: ...
 
     def finish(self, exit_code: int | None = None) -> None: ...
 
@@ -43,6 +46,9 @@ def tracked(job: Job) -> Iterator[None]:
     job.progress.on_metrics = lambda line: send(job, run, line)
     try:
         yield
+    except Interrupted:
+        finish(job, run, exit_code=EXIT_INTERRUPTED)
+        raise
     except BaseException:
         finish(job, run, exit_code=1)
         raise
@@ -52,8 +58,7 @@ def tracked(job: Job) -> Iterator[None]:
 def start_run(job: Job) -> Run | None:
     """The run there, the same in every attempt of the job; None, and a warning, where there can be none."""
     assert job.spec.wandb is not None
-    # Nothing that this process starts is to have it.
-    key = os.environ.pop(KEY_VARIABLE, "")
+    key = job.wandb_key
     if not key and job.spec.wandb.mode == "online":
         warn(job, "its API key was forgotten when the job ended; create a new job to log again")
         return None
@@ -127,6 +132,9 @@ def send(job: Job, run: Run, line: dict[str, Any]) -> None:
 def finish(job: Job, run: Run, exit_code: int) -> None:
     job.progress.on_metrics = lambda line: None
     try:
+        if exit_code == EXIT_INTERRUPTED:
+            # Shown as preempted there, not as failed; the next attempt goes on with it.
+            run.mark_preempting()
         run.finish(exit_code=exit_code)
     except Exception as error:  # noqa: BLE001
         warn(job, f"{type(error).__name__} at the end")
