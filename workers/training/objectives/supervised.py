@@ -70,7 +70,8 @@ def held_out_of(job: Job, tokenized: list[Tokenized]) -> tuple[Any, Any | None]:
 
 
 def hold_out(job: Job, examples: Any) -> tuple[Any, Any | None]:
-    rows = examples.with_format("numpy")["row"][:]  # Not as a list: there may be millions.
+    # Not as a list, since there may be millions. The library's own arrays look for images of other libraries.
+    rows = examples.select_columns("row").with_format("arrow")[:]["row"].to_numpy()
     train, held_out = split_rows(rows, job.spec.evaluation_split, job.spec.seed)
     if not held_out:
         job.report.warnings.append("nothing was evaluated: of a single row none can be held out")
