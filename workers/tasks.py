@@ -25,7 +25,7 @@ from workers.reconcile.fine_tuning.jobs import bring_on_job
 from workers.reconcile.inspections import reconcile_inspection
 from workers.reconcile.models import reconcile_model
 from workers.reconcile.sweep import abort_abandoned_uploads, run_sweep
-from workers.trainer_watch import start_watch
+from workers.watch import start_watch
 
 
 @lru_cache(maxsize=1)
@@ -38,7 +38,7 @@ watch_worker(context)
 
 
 @worker_ready.connect
-def watch_trainers(**_: object) -> None:
+def watch_runtimes(**_: object) -> None:
     start_watch(context)
 
 

@@ -77,9 +77,9 @@ class Acceptance:
         # By hand: nobody waits here for five minutes without a request, the shortest window that there is.
         self.platform.firectl("scale", "deployment", DEPLOYMENT, "--replica-count", "0")
         wait_until(lambda: not self.observer.replicas())
+        began = time.monotonic()
         refused = self.ask(BASE, headers={"x-wait-for-replica": "0"})
         assert refused.json()["error"]["code"] == "DEPLOYMENT_SCALING_UP", refused.text
-        began = time.monotonic()
         first = next(self.words())
         woken = time.monotonic() - began
         assert first

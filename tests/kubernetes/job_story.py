@@ -15,8 +15,8 @@ from workers.context import WorkerContext
 from workers.reconcile.fine_tuning.jobs import bring_on_job
 from workers.reconcile.fine_tuning.strays import stop_stray_trainers
 from workers.reconcile.lease import due_uids
-from workers.trainer_watch import tell_new_ends
 from workers.training.running.checkpoints import list_checkpoints
+from workers.watch import tell_new_ends
 
 SECONDS = 200.0
 LOOK_SECONDS = 0.1

@@ -31,7 +31,7 @@ LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 LEASES = "kube-node-lease"
 LOOK_SECONDS = 0.15
 HEARTBEAT_SECONDS = 1.0
-SHORTENED_GRACE = 5.0
+SHORTENED_GRACE = 10.0
 
 Document = dict[str, Any]
 

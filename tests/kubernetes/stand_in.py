@@ -12,6 +12,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -106,7 +107,12 @@ def serve(host: str, port: int, base: str) -> None:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    ThreadingHTTPServer((host, port), Asked).serve_forever()
+    # As engines do, it answers what it has begun to answer before it ends.
+    server = ThreadingHTTPServer((host, port), Asked)
+    server.daemon_threads = False
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+    server.serve_forever(poll_interval=0.05)
+    server.server_close()
 
 
 if __name__ == "__main__":

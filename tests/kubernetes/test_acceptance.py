@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.acceptance import DEPLOYMENT, Acceptance
-from tests.e2e.conftest import Platform
+from tests.e2e.conftest import Platform, wait_until
 from tests.kubernetes.kubelet import VirtualKubelet
 from tests.kubernetes.story import Kubectl
 
@@ -39,7 +39,12 @@ class Cluster:
         assert sorted(set(self.remains())) == OBJECTS
         (found,) = self._kubectl.get("deployments", self._namespace)
         assert found["metadata"]["annotations"]["hearth.dev/name"].endswith(f"/deployments/{DEPLOYMENT}")
-        assert (found["spec"]["replicas"], found["status"]["readyReplicas"]) == (1, 1)
+        assert found["spec"]["replicas"] == 1
+        wait_until(lambda: self._ready_in_the_deployments_status() == 1)
+
+    def _ready_in_the_deployments_status(self) -> int:
+        (found,) = self._kubectl.get("deployments", self._namespace)
+        return int(found["status"].get("readyReplicas") or 0)
 
 
 def is_ready(pod: dict[str, Any]) -> bool:
@@ -49,7 +54,7 @@ def is_ready(pod: dict[str, Any]) -> bool:
 
 @pytest.fixture
 def on_the_cluster(
-    kubeconfig: Path, kubelet: VirtualKubelet, node_pools: dict[str, Any], tmp_path: Path
+    kubeconfig: Path, kubectl: Kubectl, kubelet: VirtualKubelet, node_pools: dict[str, Any], tmp_path: Path
 ) -> Iterator[Platform]:
     """A whole `hearth up` whose deployments run on the cluster."""
     pools = tmp_path / "pools.json"
@@ -58,7 +63,10 @@ def on_the_cluster(
     platform = Platform(tmp_path / "data", settings)
     platform.start()
     yield platform
-    assert platform.stop() == 0
+    stopped = platform.stop()
+    namespace = f"{node_pools['namespacePrefix']}-{platform.account}"
+    kubectl("delete", "namespace", namespace, "--wait=false", "--ignore-not-found")
+    assert stopped == 0
 
 
 def test_a_deployment_lives_as_its_operator_wants_from_its_creation_to_its_end(

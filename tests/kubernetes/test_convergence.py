@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import delete
 
+from controlplane.queue import RECONCILE_DEPLOYMENT
 from controlplane.resources.tables import DeploymentRow, ReplicaRow
+from tests.kubernetes.kubelet import VirtualKubelet
 from tests.kubernetes.road import Road
-from tests.kubernetes.story import Kubectl, Story
+from tests.kubernetes.story import LOOK_SECONDS, SECONDS, Kubectl, Story
 from workers.context import WorkerContext
 from workers.reconcile.deployments import reconcile_deployment
 from workers.reconcile.fleets import stop_stray_fleets
 from workers.runtimes.kubernetes import KubernetesFleets
 from workers.runtimes.kubernetes.cluster import DEPLOYMENT, POD, Cluster
+from workers.watch import tell_changed_fleets
 
 pytestmark = pytest.mark.kubernetes
 
@@ -204,3 +209,25 @@ def test_whatever_is_done_to_it_in_whatever_order_nothing_is_left_over(
     story.change(state="DELETING")
     story.until(lambda row: row.state == "DELETED")
     story.until(lambda row: story.objects() == [])
+
+
+def test_what_changes_on_the_cluster_is_looked_at_at_once(
+    deploy: Deploy, kubelet: VirtualKubelet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, object]] = []
+    monkeypatch.setattr("workers.watch.enqueue", lambda settings, task, uid: told.append((task, uid)))
+    story = deploy()
+    story.until_ready()
+    (pod,) = story.pods()
+    tell_changed_fleets(story.context)  # What came before it was ready.
+    told.clear()
+    story.change(next_reconcile_at=datetime.now(UTC) + timedelta(hours=1))
+    kubelet.container(pod["metadata"]["uid"]).kill()
+    deadline = time.monotonic() + SECONDS
+    while (RECONCILE_DEPLOYMENT, story.uid) not in told:
+        assert time.monotonic() < deadline
+        tell_changed_fleets(story.context)
+        time.sleep(LOOK_SECONDS)
+    due = story.row().next_reconcile_at
+    assert due is not None
+    assert due <= datetime.now(UTC)

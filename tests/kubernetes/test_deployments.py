@@ -22,6 +22,8 @@ def test_a_deployment_comes_up_and_kubectl_shows_it_as_kubernetes_users_expect(d
     story = deploy(display_name="Chat", desired_replica_count=2)
     story.until_ready()
     assert story.states() == ["READY", "READY"]
+    # Its controller follows the pods in a pass of its own.
+    story.until(lambda row: story.deployment()["status"].get("readyReplicas") == 2)
     found = story.deployment()
     assert (found["spec"]["replicas"], found["status"]["readyReplicas"]) == (2, 2)
     assert found["metadata"]["annotations"]["hearth.dev/name"] == "accounts/hearth/deployments/chat"

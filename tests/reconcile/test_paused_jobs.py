@@ -9,12 +9,12 @@ from controlplane.queue import RECONCILE_FINE_TUNING_JOB
 from controlplane.resources.tables import FineTuningJobRow
 from controlplane.storage import StorageUnavailable
 from tests.reconcile.trainers import put_json
-from workers import trainer_watch
+from workers import watch
 from workers.reconcile.fine_tuning.plan import MAX_CRASHES
 from workers.reconcile.fine_tuning.trainer import END_GRACE_SECONDS, PAUSE_GRACE_SECONDS
 from workers.runtimes.base import ProcessState, TrainerObservation
-from workers.trainer_watch import tell_new_ends
 from workers.training.errors import EXIT_INTERRUPTED, EXIT_OUTAGE
+from workers.watch import tell_new_ends
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def test_the_folder_of_an_attempt_goes_when_the_next_begins(running, step, train
 
 def test_the_end_of_a_trainer_is_told_at_once_and_once(running, step, context, trainer, monkeypatch, row_of):
     told = []
-    monkeypatch.setattr(trainer_watch, "enqueue", lambda settings, task, uid: told.append((task, uid)))
+    monkeypatch.setattr(watch, "enqueue", lambda settings, task, uid: told.append((task, uid)))
     seen = tell_new_ends(context, frozenset())
     assert (seen, told) == (frozenset(), [])
     before = row_of(running)

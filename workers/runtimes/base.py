@@ -39,6 +39,7 @@ A cluster keeps as many replicas as it is told to by itself. There Hearth declar
     fleets.remove(deployment_uid)                 # does not wait
     fleets.remains(deployment_uid)                # FleetObservation: what is left of it, until nothing is
     fleets.known() -> frozenset of deployments' uids
+    fleets.take_changed() -> those of which something has changed since the last time
 
 A restart of a container is a new uid there too, and engines are asked as above. Trainers are started,
 observed and stopped there as on a node.
@@ -333,6 +334,10 @@ class Fleets(Engines, Protocol):
     def remains(self, deployment_uid: str) -> FleetObservation: ...
 
     def known(self) -> frozenset[str]: ...
+
+    def take_changed(self) -> frozenset[str]:
+        """Uids of the deployments of which something changed since the last time; asked often."""
+        ...
 
 
 class Trainers(Protocol):

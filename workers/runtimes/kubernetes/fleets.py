@@ -80,6 +80,10 @@ class KubernetesFleets:
         found, _ = self._sites.each(lambda site: site.view.groups("Deployment"))
         return frozenset(uid for uids in found for uid in uids if is_uid(uid))
 
+    def take_changed(self) -> frozenset[str]:
+        found, _ = self._sites.each(lambda site: site.view.take_changed(), silently=True)
+        return frozenset(uid for uids in found for uid in uids if is_uid(uid))
+
     def note(self, deployment_uid: str, reason: str, message: str, *, warning: bool) -> None:
         def say(site: Site) -> None:
             for deployment in site.view.group("Deployment", deployment_uid):

@@ -38,6 +38,7 @@ class View:
         self._objects: dict[str, dict[Key, Document]] = {kind: {} for kind in kinds}
         self._groups: dict[str, dict[str, dict[Key, Document]]] = {kind: {} for kind in kinds}
         self._broken: dict[str, tuple[float, str]] = dict.fromkeys(kinds, (0.0, "not listed yet"))
+        self._changed: set[str] = set()
         self._told = dict.fromkeys(kinds, 0)
         """Up to which version of the cluster all changes are known."""
         self._listed = {kind: threading.Event() for kind in kinds}
@@ -62,6 +63,12 @@ class View:
         self._require(kind)
         with self._lock:
             return frozenset(self._groups[kind])
+
+    def take_changed(self) -> frozenset[str]:
+        """The label's values whose objects have changed since this was last asked."""
+        with self._lock:
+            changed, self._changed = self._changed, set()
+        return frozenset(changed)
 
     def _require(self, kind: str) -> None:
         """Raises RuntimeUnavailable while the objects are not known, or not any more."""
@@ -133,6 +140,7 @@ class View:
                 if event["type"] != "BOOKMARK":
                     change = self._drop if event["type"] == "DELETED" else self._put
                     change(kind.name, _whole(found, kind))
+                    self._changed.add(self._value(found))
             if self._closed.is_set():
                 break
         return version

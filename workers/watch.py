@@ -1,4 +1,4 @@
-"""Notices at once when a trainer of this node ends: its job need not wait for the next sweep."""
+"""Notices at once when a trainer ends or a fleet changes on its cluster: neither waits for the next sweep."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Callable
 from sqlalchemy import func, update
 from sqlalchemy.exc import SQLAlchemyError
 
-from controlplane.queue import RECONCILE_FINE_TUNING_JOB, enqueue
-from controlplane.resources.tables import FineTuningJobRow
+from controlplane.queue import RECONCILE_DEPLOYMENT, RECONCILE_FINE_TUNING_JOB, enqueue
+from controlplane.resources.tables import DeploymentRow, FineTuningJobRow
 from workers.context import WorkerContext
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ LOOK_SECONDS = 0.1
 def start_watch(open_context: Callable[[], WorkerContext]) -> threading.Event:
     """Watch from a thread until the event that is returned is set."""
     stopping = threading.Event()
-    thread = threading.Thread(target=_watch, args=(open_context, stopping), name="trainer-watch", daemon=True)
+    thread = threading.Thread(target=_watch, args=(open_context, stopping), name="watch", daemon=True)
     thread.start()
     return stopping
 
@@ -33,8 +33,9 @@ def _watch(open_context: Callable[[], WorkerContext], stopping: threading.Event)
     while not stopping.wait(LOOK_SECONDS):
         try:
             told = tell_new_ends(context, told)
+            tell_changed_fleets(context)
         except (SQLAlchemyError, OSError) as error:
-            log.warning("that trainers have ended is left to the sweep for now: %s", error)
+            log.warning("trainers that end and fleets that change are left to the sweep for now: %s", error)
 
 
 def tell_new_ends(context: WorkerContext, told: frozenset[tuple[str, int]]) -> frozenset[tuple[str, int]]:
@@ -54,3 +55,18 @@ def wake(context: WorkerContext, uid: uuid.UUID, attempt: int) -> None:
             execution_options={"synchronize_session": False},
         )
     enqueue(context.settings, RECONCILE_FINE_TUNING_JOB, uid)
+
+
+def tell_changed_fleets(context: WorkerContext) -> None:
+    """Have the deployments looked at of which something has changed on their cluster."""
+    if context.fleets is None:
+        return
+    for uid in sorted(map(uuid.UUID, context.fleets.take_changed())):
+        waits = (DeploymentRow.uid == uid) & (DeploymentRow.next_reconcile_at > func.now())
+        due = update(DeploymentRow).where(waits)
+        with context.db.session() as session:
+            session.execute(
+                due.values(next_reconcile_at=func.now(), update_time=DeploymentRow.update_time),
+                execution_options={"synchronize_session": False},
+            )
+        enqueue(context.settings, RECONCILE_DEPLOYMENT, uid)
