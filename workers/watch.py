@@ -6,8 +6,9 @@ import logging
 import threading
 import uuid
 from collections.abc import Callable
+from typing import Any
 
-from sqlalchemy import func, update
+from sqlalchemy import ColumnElement, func, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from controlplane.queue import RECONCILE_DEPLOYMENT, RECONCILE_FINE_TUNING_JOB, enqueue
@@ -48,12 +49,7 @@ def tell_new_ends(context: WorkerContext, told: frozenset[tuple[str, int]]) -> f
 
 def wake(context: WorkerContext, uid: uuid.UUID, attempt: int) -> None:
     current = (FineTuningJobRow.uid == uid) & (FineTuningJobRow.attempt == attempt)
-    due = update(FineTuningJobRow).where(current, FineTuningJobRow.next_reconcile_at.is_not(None))
-    with context.db.session() as session:
-        session.execute(
-            due.values(next_reconcile_at=func.now(), update_time=FineTuningJobRow.update_time),
-            execution_options={"synchronize_session": False},
-        )
+    bring_forward(context, FineTuningJobRow, current)
     enqueue(context.settings, RECONCILE_FINE_TUNING_JOB, uid)
 
 
@@ -62,11 +58,15 @@ def tell_changed_fleets(context: WorkerContext) -> None:
     if context.fleets is None:
         return
     for uid in sorted(map(uuid.UUID, context.fleets.take_changed())):
-        waits = (DeploymentRow.uid == uid) & (DeploymentRow.next_reconcile_at > func.now())
-        due = update(DeploymentRow).where(waits)
-        with context.db.session() as session:
-            session.execute(
-                due.values(next_reconcile_at=func.now(), update_time=DeploymentRow.update_time),
-                execution_options={"synchronize_session": False},
-            )
+        bring_forward(context, DeploymentRow, DeploymentRow.uid == uid)
         enqueue(context.settings, RECONCILE_DEPLOYMENT, uid)
+
+
+def bring_forward(context: WorkerContext, table: Any, which: ColumnElement[bool]) -> None:
+    """Have a look that is still to come be due now. Rows that rest go on resting."""
+    due = update(table).where(which, table.next_reconcile_at > func.now())
+    with context.db.session() as session:
+        session.execute(
+            due.values(next_reconcile_at=func.now(), update_time=table.update_time),
+            execution_options={"synchronize_session": False},
+        )
