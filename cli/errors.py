@@ -22,6 +22,9 @@ GRPC_CODES = {
     16: "UNAUTHENTICATED",
 }
 
+CAN_GO_ON = "FAILED_PRECONDITION"
+"""The code of an upload that is not whole, or that somebody else has in hand: it is kept, to go on with."""
+
 
 class CliError(Exception):
     """A failure the user can understand.

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from cli.connection.session import Session
-from cli.errors import ApiError, CliError, Interrupted, Stopped, UsageError
+from cli.errors import CAN_GO_ON, ApiError, CliError, Interrupted, Stopped, UsageError
 from cli.language.options import Fields, Flag, Kind
 from cli.language.registry import command, index
 from cli.resources import RESOURCES, Resource, short_id
-from cli.show.waiting import StillGoing
+from cli.show.waiting import StillGoing, WaitFailed, status_of
 from cli.show.watching import WATCHED
 from cli.show.watching import watch as watch_resource
 
@@ -142,6 +142,10 @@ def taken_back_on_failure(session: Session, noun: str, name: str) -> Iterator[No
     try:
         yield
     except (Interrupted, StillGoing, Stopped):
+        raise
+    except WaitFailed as error:
+        if status_of(error.resource)[0] != CAN_GO_ON:
+            error.details += _take_back(session, noun, name)
         raise
     except KeyboardInterrupt:
         raise Interrupted("upload stopped", details=_take_back(session, noun, name)) from None

@@ -2,13 +2,14 @@
 
 import shlex
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cli import transfer
 from cli.connection.session import Session
-from cli.errors import ApiError, CliError, Interrupted, Stopped
+from cli.errors import CAN_GO_ON, ApiError, CliError, Interrupted, Stopped
 from cli.resources import short_id
 from cli.show.progress import transfer_bar
 from cli.show.readable import byte_size
@@ -56,7 +57,8 @@ def ask_for_check(session: Session, noun: str, name: str) -> dict[str, Any]:
     lives_on = [f"firectl get {noun} {name}", f"firectl delete {noun} {name}"]
     patience = transfer.Patience(threading.Event())
     try:
-        return transfer.patiently(lambda: _check(session, noun, name), patience)
+        with _kept(noun, name):
+            return transfer.patiently(lambda: _check(session, noun, name), patience)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped waiting; the server is checking {name}", advice=lives_on) from None
     except Stopped as error:
@@ -96,13 +98,20 @@ def download(session: Session, name: str, folder: Path, quiet: bool) -> None:
 
 
 def _register(session: Session, noun: str, name: str, body: dict[str, Any]) -> dict[str, Any]:
-    """The answer; that somebody else has the files checked already is no reason to take anything back."""
-    try:
+    with _kept(noun, name):
         return session.client.call("POST", f"{name}:getUploadEndpoint", body=body)
+
+
+@contextmanager
+def _kept(noun: str, name: str) -> Iterator[None]:
+    """That somebody else uploads there, or that parts are missing, is no reason to take anything back."""
+    try:
+        yield
     except ApiError as error:
-        if error.code != "FAILED_PRECONDITION":
+        if error.code != CAN_GO_ON:
             raise
-        raise Stopped(error.message, advice=[f"firectl get {noun} {name}"]) from None
+        advice = [f"firectl get {noun} {name}", *error.advice]
+        raise Stopped(error.message, details=error.details, advice=advice) from None
 
 
 def _tell_written(session: Session, written: Sequence[Path], folder: Path, quiet: bool) -> None:

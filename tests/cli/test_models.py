@@ -139,6 +139,24 @@ def test_a_verdict_that_comes_late_counts_too(firectl, storage, base):
     assert len(storage.sent("DELETE", MODEL)) == 1
 
 
+def test_an_upload_that_is_not_whole_is_kept_to_go_on_with(firectl, storage, base):
+    missing = "model.safetensors: 2 of its 6 parts did not arrive; upload on, and have it checked again"
+    storage.on("GET", f"{MODEL}:validateUpload", storage.refusal(400, 9, missing))
+    ran = firectl("create", "model", "m", str(base))
+    assert ran.code == 1
+    assert missing in ran.err
+    assert storage.sent("DELETE", MODEL) == []
+
+
+def test_an_upload_that_is_found_not_whole_later_is_kept_too(firectl, storage, base):
+    missing = {**CHECKING, "status": {"code": "FAILED_PRECONDITION", "message": "2 parts did not arrive"}}
+    storage.on("GET", MODEL, CHECKING, missing)
+    ran = firectl("create", "model", "m", str(base))
+    assert ran.code == 3
+    assert "2 parts did not arrive" in ran.err
+    assert storage.sent("DELETE", MODEL) == []
+
+
 def test_what_cannot_be_taken_back_is_named_with_the_command(firectl, storage, base):
     storage.on("GET", f"{MODEL}:validateUpload", storage.refusal(400, 3, "broken"))
     storage.on("DELETE", MODEL, storage.refusal(500, 13, "storage is away"))

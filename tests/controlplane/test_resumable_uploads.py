@@ -134,6 +134,7 @@ async def test_a_part_that_is_missing_is_told_and_can_still_be_sent(tickets):
     await send(found)
     refused = await tickets.post(f"{TICKETS}:validateUpload", json={})
     assert refused.status_code == 400
+    assert refused.json()["code"] == 9  # FAILED_PRECONDITION: whoever uploads can go on
     assert "1 of its 3 parts did not arrive" in refused.json()["message"]
     assert set((await parts(tickets))["partNumberToSignedUrl"]) == {"3"}
     assert (await put(third, cut(3))).status_code == 200

@@ -181,6 +181,24 @@ def test_two_that_upload_different_files_do_not_mix_them(firectl, start, network
         assert stored() == checksums(other)
 
 
+def test_what_somebody_else_uploads_to_by_now_is_not_deleted(
+    firectl, start, network, model, server, admin_key, tmp_path
+):
+    other = make_model(tmp_path / "other", 27 * MIB, seed=8)
+    network.hold_at(8 * MIB)
+    first = start("create", "model", "m", str(model))
+    until(lambda: network.is_holding)
+    sizes = {file.name: str(file.stat().st_size) for file in other.iterdir()}
+    url = f"{server.url}/v1/accounts/hearth/models/m:getUploadEndpoint"
+    body = {"filenameToSize": sizes, "enableResumableUpload": True}
+    httpx.post(url, json=body, headers={"Authorization": f"Bearer {admin_key}"}).raise_for_status()
+    network.flow()
+    ran = first.finish()
+    assert ran.code == 1
+    assert "deleted" not in ran.err
+    assert firectl("upload", "model", "m", str(other)).code == 0
+
+
 def test_a_large_dataset_goes_in_parts_too(firectl, network, tmp_path, server, admin_key):
     rows = tmp_path / "rows.jsonl"
     with rows.open("w") as stream:

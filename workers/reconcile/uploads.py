@@ -45,7 +45,7 @@ def check_upload(
             take_in(context.store, row.prefix, incoming)
             verdict = as_announced(check(context, upload), incoming)
         except Unfit as unfit:
-            verdict = complain(unfit.file, unfit.reason)
+            verdict = complain(unfit.file, unfit.reason) | {"status_code": "FAILED_PRECONDITION"}
         with context.db.session() as session:
             row = lease.guard(session)
             record(session, row, verdict)
@@ -61,7 +61,7 @@ def check_upload(
 
 
 class Unfit(Exception):
-    """A file is not what was to arrive."""
+    """A file is not, or not yet, what was to arrive: the upload can go on."""
 
     def __init__(self, file: str, reason: str) -> None:
         super().__init__(f"{file}: {reason}")
