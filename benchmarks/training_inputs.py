@@ -81,6 +81,7 @@ def spec_of(store: ObjectStore, model: Path, rows: Path) -> JobSpec:
         {
             "job_uid": "1",
             "job_name": "accounts/hearth/fineTuningJobs/benchmark",
+            "day": "2026-01-31",
             "output_prefix": "accounts/hearth/fine-tuning-jobs/1/",
             "base_model": _publish(store, "a1", *sorted(model.iterdir())),
             "datasets": [_publish(store, "b2", rows)],

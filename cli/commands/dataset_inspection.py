@@ -16,6 +16,7 @@ _FLAGS = (
     Flag("base-model", "baseModel", "The base model to start from.", also=("--model", "-M")),
     Flag("warm-start-from", "warmStartFrom", "A LoRA adapter to go on from, in place of a base model."),
     Flag("evaluation-dataset", "evaluationDataset", "The dataset to measure the model on."),
+    Flag("collection", "collection", "Whose defaults hold, such as supervisedFineTuningJobs."),
     *group(
         "Kind",
         Flag("jinja-template", "jinjaTemplate", "A Jinja template for the chat."),
@@ -28,7 +29,12 @@ _FLAGS = (
         "Settings",
         Flag("max-context-length", "maxContextLength", "The most tokens of a row.", Kind.INTEGER),
         Flag("epochs", "epochs", "Passes over the dataset.", Kind.NUMBER),
+        Flag("batch-size", "batchSize", "Tokens of a batch, packed with whole rows.", Kind.INTEGER),
+        Flag("batch-size-samples", "batchSizeSamples", "Rows of a batch, instead.", Kind.INTEGER),
+        Flag("gradient-accumulation-steps", "gradientAccumulationSteps", "Batches a step.", Kind.INTEGER),
         Flag("lora-rank", "loraRank", "The rank of the adapter.", Kind.INTEGER),
+        Flag("eval-auto-carveout", "evalAutoCarveout", "Hold rows out to measure on.", Kind.SWITCH),
+        Flag("evaluation-split", "evaluationSplit", "How large that part is, such as 0.15.", Kind.NUMBER),
     ),
 )
 _PAUSE_SECONDS = 1.0

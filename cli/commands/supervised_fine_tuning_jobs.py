@@ -24,6 +24,9 @@ from cli.training.job_flags import (
 from cli.training.job_source import SourceJob, job_body
 
 _NOUN = "supervised-fine-tuning-job"
+_ACCELERATORS = Flag(
+    "accelerator-count", "acceleratorCount", "Accelerators to train on together.", Kind.INTEGER
+)
 _SETTINGS = (
     *START,
     DATASET,
@@ -32,6 +35,7 @@ _SETTINGS = (
     *group(
         "Training",
         *TRAINING,
+        _ACCELERATORS,
         Flag("turbo", "isTurbo", "Train faster, on more accelerators.", Kind.SWITCH),
         Flag("nodes", "nodes", "Machines to train on.", Kind.INTEGER),
         Flag("mtp-enable", "mtpEnabled", "Train multi-token prediction.", Kind.SWITCH),
@@ -99,4 +103,4 @@ def _request(
         if flags.get("loraRank"):
             raise UsageError("--full-parameter-tuning trains no adapter; leave --lora-rank out")
         flags = {**flags, "loraRank": 0}
-    return job_body(session, _NOUN, flags, source)
+    return job_body(session, _NOUN, flags, source, more=[_ACCELERATORS.path])

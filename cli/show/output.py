@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Output", "byte_size", "local_time", "proto_names", "span", "standard_output", "text_lines"]
 
-_FIRST = ("name", "displayName", "description", "createTime", "state", "status")
+_FIRST = ("name", "displayName", "description", "createTime", "state", "status", "warnings")
+_SENTENCES = frozenset({"warnings"})
+"""Lists with a line for each."""
 
 
 class Region(Protocol):
@@ -145,6 +147,8 @@ def _field_lines(key: str, value: Any, look: Look) -> list[str]:
         return _message_lines(key, title, value, look)
     if isinstance(value, list) and isinstance(value[0], Mapping):
         return [f"{title}:", *_block(value, look)]
+    if isinstance(value, list) and key in _SENTENCES:
+        return [f"{title}:", *(f"  {scalar(key, item, look)}" for item in value)]
     if isinstance(value, list):
         return [f"{title}: {', '.join(scalar(key, item, look) for item in value)}"]
     text = scalar(key, value, look)

@@ -23,6 +23,12 @@ TRAINING = (
     Flag("gradient-accumulation-steps", "gradientAccumulationSteps", "Batches a step.", Kind.INTEGER),
     Flag("lora-rank", "loraRank", "The rank of the adapter; 8 by default.", Kind.INTEGER),
     Flag("optimizer-weight-decay", "optimizerWeightDecay", "The weight decay.", Kind.NUMBER),
+    Flag(
+        "base-model-weight-precision",
+        "baseModelWeightPrecision",
+        "NF4 keeps the base in four bits.",
+        choices=("BFLOAT16", "NF4"),
+    ),
     Flag("jinja-template", "jinjaTemplate", "A Jinja template for the chat."),
     Flag(
         "sampler-checkpoint-save-interval-steps",

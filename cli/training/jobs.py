@@ -1,6 +1,6 @@
 """What the commands of both kinds of fine-tuning jobs have in common: telling of a job, and following it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +10,7 @@ from cli.connection.session import Session
 from cli.errors import CliError
 from cli.resources import short_id
 from cli.show.money import dollars
-from cli.show.output import span
+from cli.show.readable import byte_size, span
 from cli.show.waiting import Verdict, WaitFailed, state_line, state_of, status_of, wait_for
 
 NEWER = frozenset({"supervised-fine-tuning-job", "dpo-job"})
@@ -121,36 +121,38 @@ def judge_paused(job: Mapping[str, Any] | None) -> Verdict:
 
 
 def progress_words(job: Mapping[str, Any]) -> list[str]:
-    """How far a job is, in the words of its collection."""
-    if job.get("jobProgress"):
-        return _row_words(job["jobProgress"])
-    return _step_words(job.get("progress") or {})
-
-
-def _step_words(progress: Mapping[str, Any]) -> list[str]:
-    """Phase, step, loss, speed and time left, as far as they are known."""
+    """How far a job is, as far as it is known."""
+    progress = job.get("jobProgress") or job.get("progress") or {}
     words = [str(progress.get("phase") or "").lower()]
-    step, most = progress.get("step"), progress.get("maxSteps")
-    if most:
-        words.append(f"step {step or 0}/{most}")
-    if progress.get("loss") is not None:
-        words.append(f"loss {float(progress['loss']):.4f}")
-    if progress.get("tokensPerSecond"):
-        words.append(f"{float(progress['tokensPerSecond']):,.0f} tokens/s")
-    if progress.get("etaSeconds"):
-        words.append(f"{span(float(progress['etaSeconds']))} left")
+    if "percent" in progress:
+        words.append(f"{progress['percent'] or 0}%")
+    words += _counts(progress)
+    known = {name: told for name, told in progress.items() if told not in (None, "0")}
+    words += [form(float(known[name])) for name, form in _MEASURES.items() if name in known]
     return words
 
 
-def _row_words(progress: Mapping[str, Any]) -> list[str]:
-    """Share done, rows and tokens, as far as they are known."""
-    words = [f"{progress.get('percent') or 0}%"]
-    rows, done = progress.get("totalInputRequests"), progress.get("totalProcessedRequests")
-    if rows:
-        words.append(f"row {done or 0:,}/{rows:,}")
-    if progress.get("inputTokens"):
-        words.append(f"{progress['inputTokens']:,} tokens")
+def _counts(progress: Mapping[str, Any]) -> list[str]:
+    """Steps or, before they are known, rows; and tokens."""
+    words = []
+    if steps := progress.get("maxSteps"):
+        words.append(f"step {progress.get('step') or 0}/{steps}")
+    elif rows := progress.get("totalInputRequests"):
+        words.append(f"row {progress.get('totalProcessedRequests') or 0:,}/{rows:,}")
+    if tokens := progress.get("inputTokens"):
+        words.append(f"{int(tokens):,} tokens")
     return words
+
+
+_MEASURES: Mapping[str, Callable[[float], str]] = {
+    "loss": lambda loss: f"loss {loss:.4f}",
+    "learningRate": lambda rate: f"rate {rate:.3g}",
+    "gradNorm": lambda norm: f"gradient {norm:.3g}",
+    "tokensPerSecond": lambda speed: f"{speed:,.0f} tokens/s",
+    "peakMemoryBytes": lambda size: f"memory {byte_size(size)}",
+    "gpuMemoryBytes": lambda size: f"accelerator {byte_size(size)}",
+    "etaSeconds": lambda seconds: f"{span(seconds)} left",
+}
 
 
 def _after_failure(noun: str, short: str, job: Mapping[str, Any]) -> list[str]:

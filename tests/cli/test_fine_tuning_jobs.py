@@ -141,8 +141,12 @@ def test_the_line_of_a_running_job_tells_all_that_is_known():
     from cli.training.jobs import judge_job
 
     step = {"phase": "TRAINING", "step": 12, "maxSteps": 100, "loss": 1.23456, "tokensPerSecond": 1532.4}
-    line = judge_job(job("JOB_STATE_RUNNING", progress={**step, "etaSeconds": 75})).line
-    assert line == "RUNNING  training  step 12/100  loss 1.2346  1,532 tokens/s  1m15s left"
+    measured = {"learningRate": 2e-4, "gradNorm": 0.51234, "peakMemoryBytes": "2048000000", "etaSeconds": 75}
+    line = judge_job(job("JOB_STATE_RUNNING", progress={**step, **measured, "gpuMemoryBytes": "0"})).line
+    assert line == (
+        "RUNNING  training  step 12/100  loss 1.2346  rate 0.0002  gradient 0.512  1,532 tokens/s  "
+        "memory 2.0 GB  1m15s left"
+    )
     assert judge_job(job("PENDING", "no worker is free")).line == "PENDING  no worker is free"
 
 

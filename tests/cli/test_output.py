@@ -169,6 +169,24 @@ def test_a_failed_resource_shows_why():
     assert text_lines({"state": "UPLOADING", "status": status})[1] == "Status: INVALID_ARGUMENT: no weights"
 
 
+def test_a_jobs_warnings_stand_under_its_status_a_line_for_each():
+    job = {
+        "name": "accounts/a/dpoJobs/j",
+        "epochs": 2,
+        "status": {"code": "OK"},
+        "warnings": ["cut off, all of them: 2 rows", "1.5 epochs are 3 steps \x1b[2J"],
+    }
+    assert text_lines(job) == [
+        "Name: accounts/a/dpoJobs/j",
+        "Status: OK",
+        "Warnings:",
+        "  cut off, all of them: 2 rows",
+        "  1.5 epochs are 3 steps \\x1b[2J",
+        "Epochs: 2",
+    ]
+    assert text_lines({"warnings": []}) == []
+
+
 def test_references_to_another_account_are_shown_by_their_full_name(firectl, api):
     mine = {"name": "accounts/acme/deployments/d", "baseModel": "accounts/acme/models/own"}
     theirs = {"name": "accounts/acme/deployments/e", "baseModel": "accounts/fireworks/models/shared"}

@@ -168,6 +168,9 @@ def test_the_line_of_a_running_job_counts_rows_and_tokens():
     }
     line = judge_job(job("RUNNING", jobProgress=progress)).line
     assert line == "RUNNING  50%  row 1,500/3,000  64,000 tokens"
+    measured = {"phase": "TRAINING", "step": 6, "maxSteps": 12, "loss": 0.0, "etaSeconds": 75}
+    line = judge_job(job("RUNNING", jobProgress=progress | measured)).line
+    assert line == "RUNNING  training  50%  step 6/12  64,000 tokens  loss 0.0000  1m15s left"
 
 
 def test_a_failed_job_exits_3_and_names_the_way_on(firectl, server):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from pydantic.alias_generators import to_snake
 from sqlalchemy import select
 
 from controlplane.bootstrap import ensure_account
@@ -110,6 +111,39 @@ async def test_settings_beyond_the_originals_are_kept_and_passed_to_the_trainer(
     assert [document[name] for name in told] == [True, 7, 0.1, 0.01, 32, 2]
 
 
+async def test_every_setting_reaches_the_trainer_as_it_was_given(api, db, settings):
+    same = {
+        "epochs": 2.5,
+        "learningRate": 0.01,
+        "lrSchedulerType": "linear",
+        "warmupSteps": 3,
+        "weightDecay": 0.02,
+        "loraRank": 4,
+        "loraAlpha": 24,
+        "loraDropout": 0.2,
+        "loraTargetModules": ["q_proj"],
+        "batchSize": 32,
+        "microBatchSize": 4,
+        "cutoffLength": 300,
+        "earlyStop": True,
+        "evaluation": True,
+        "evaluationSplit": 0.25,
+        "seed": 9,
+    }
+    others = {
+        "acceleratorCount": 4,
+        "tuningMethod": "QLORA",
+        "conversation": {"jinjaTemplate": "{{ messages }}"},
+    }
+    job = (await api.post(JOBS, json={**CONVERSATION, **same, **others})).json()
+    assert {name: job[name] for name in same | others} == same | others
+    with db.session() as session:
+        document = job_spec(session, session.scalars(select(FineTuningJobRow)).one(), settings)
+    assert {name: document[to_snake(name)] for name in same} == same
+    assert (document["processes"], document["quantize_base"]) == (4, True)
+    assert (document["kind"], document["jinja_template"]) == ("conversation", "{{ messages }}")
+
+
 async def test_a_job_shows_what_its_trainer_runs_with(api, db):
     name = (await api.post(JOBS, json=CONVERSATION)).json()["name"]
     said = {"tuning_method": "LORA", "precision": "bfloat16", "processes": 1, "memory_bytes": 5}
@@ -175,6 +209,9 @@ async def test_a_job_may_go_on_from_an_addon(api):
         ({"tuningMethod": "FULL"}, 400, "tuningMethod"),
         ({"seed": -1}, 400, "seed"),
         ({"lrSchedulerType": "zigzag"}, 400, "lrSchedulerType"),
+        ({"lrSchedulerType": "polynomial"}, 400, "would be linear"),
+        ({"lrSchedulerType": "cosine_with_restarts"}, 400, "would be cosine"),
+        ({"lrSchedulerType": "constant", "warmupSteps": 3}, 400, "take constant_with_warmup"),
         ({"earlyStop": True}, 400, "evaluation"),
         ({"conversation": {"jinjaTemplate": "{% for %}"}}, 400, "line 1"),
         ({"wandbProject": "x"}, 400, "wandbApiKey is required"),

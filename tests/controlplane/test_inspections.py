@@ -3,103 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import select
 
-from controlplane.bootstrap import ensure_account
-from controlplane.prices import Prices
 from controlplane.resources.inspections import service
 from controlplane.resources.tables import DatasetRow, FineTuningJobRow, InspectionRow, ModelRow
-from workers.context import WorkerContext
+from tests.controlplane.inspected import ASKED, BASE, HOME, INSPECT, MODEL, NEWER, inputs, work
 from workers.reconcile import inspections
-from workers.reconcile.inspections import reconcile_inspection
 
-MODEL = Path(__file__).parents[2] / "quickstart" / "model"
-HOME = "/v1/accounts/hearth"
-INSPECT = f"{HOME}/datasets/chats:inspect"
-BASE = "accounts/hearth/models/base"
-ASKED = {"baseModel": BASE, "maxContextLength": 100}
-
-
-def chat(question: str, answer: str) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]}
-
-
-ROWS = [chat(f"question {number}", f"answer {number}") for number in range(60)]
-ROWS[10] = ROWS[9]
-ROWS[20] = chat("long " * 200, "never learned")
-PAIRS = [
-    {
-        "input": {"messages": [{"role": "user", "content": f"question {number}"}]},
-        "preferred_output": [{"role": "assistant", "content": f"answer {number}"}],
-        "non_preferred_output": [{"role": "assistant", "content": "no idea"}],
-    }
-    for number in range(20)
-]
-HELD_OUT = [ROWS[3], chat("a new one", "and its answer")]
-
-
-@pytest.fixture(autouse=True)
-def inputs(db, admin_key, object_store, settings):
-    """The small real model of the quickstart, and datasets for it; requests do not wait for workers."""
-    settings.verdict_wait_seconds = 0
-
-    def put(row: Any, files: dict[str, bytes]) -> Any:
-        row.files = {
-            name: {"size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            for name, data in files.items()
-        }
-        for name, data in files.items():
-            object_store.put_bytes(row.prefix + name, data)
-        return row
-
-    template = json.loads((MODEL / "tokenizer_config.json").read_text())["chat_template"]
-    ready: dict[str, Any] = {"account_id": "hearth", "state": "READY"}
-    with db.session() as session:
-        ensure_account(session, "hearth", "a@x.org")
-        base = ModelRow(
-            **ready,
-            id="base",
-            kind="HF_BASE_MODEL",
-            facts={"supports_lora": True, "architecture": "LlamaForCausalLM", "parameter_count": 10},
-            context_length=1024,
-            conversation_config={"style": "jinja", "template": template},
-        )
-        session.add(base)
-        for id, format, rows in (
-            ("chats", "CHAT", ROWS),
-            ("held-out", "CHAT", HELD_OUT),
-            ("pairs", "PREFERENCE", PAIRS),
-            ("texts", "COMPLETION", [{"prompt": "a", "completion": " b", "mood": "good"}] * 3),
-        ):
-            fields = sorted(rows[0]) if format == "COMPLETION" else []
-            row = DatasetRow(
-                **ready, id=id, format=format, example_count=len(rows), report={"fields": fields}
-            )
-            session.add(row)
-            session.flush()
-            put(row, {"rows.jsonl": "".join(json.dumps(r) + "\n" for r in rows).encode()})
-        session.flush()
-        put(base, {path.name: path.read_bytes() for path in MODEL.iterdir()})
-
-
-@pytest.fixture
-def work(settings, db, object_store) -> Callable[[], None]:
-    """Has a worker look at everything that is to be inspected, once."""
-    context = WorkerContext(settings, db, object_store, runtime=None)  # type: ignore[arg-type]
-
-    def visit() -> None:
-        with db.session() as session:
-            uids = list(session.scalars(select(InspectionRow.uid)))
-        for uid in uids:
-            reconcile_inspection(context, uid)
-
-    return visit
+__all__ = ["inputs", "work"]
 
 
 def codes(report: dict[str, Any]) -> dict[str, str]:
@@ -291,22 +205,6 @@ async def test_nothing_is_left_on_the_workers_disk(api, work, settings):
     assert list((settings.data_dir / "inspections").iterdir()) == []
 
 
-async def test_what_a_job_would_cost_is_counted_once_there_is_a_report(api, work, http):
-    http._transport.app.state.context.settings.prices = Prices.model_validate(
-        {"trainedTokens": {BASE: "1000000"}}
-    )
-    body = {"dataset": "chats", "baseModel": BASE, "maxContextLength": 100, "epochs": 2}
-    path = f"{HOME}/supervisedFineTuningJobs:estimateCost"
-    assert (await api.post(path, json=body)).json()["tokensBasis"] == "ESTIMATED"
-
-    work()
-
-    answer = (await api.post(path, json=body)).json()
-    assert answer["tokensBasis"] == "COUNTED"
-    assert int(answer["tokens"]) > 1000
-    assert answer["estimatedCost"]["units"] == answer["tokens"]
-
-
 async def test_an_account_has_a_bounded_number_of_inspections_under_way(api, work, monkeypatch):
     monkeypatch.setattr(service, "MOST_PENDING", 1)
     assert (await api.post(INSPECT, json=ASKED)).status_code == 200
@@ -324,40 +222,28 @@ async def test_an_account_has_a_bounded_number_of_inspections_under_way(api, wor
     assert (await api.post(INSPECT, json=other)).json()["state"] == "PENDING"
 
 
-async def test_the_time_is_told_by_the_last_job_on_the_same_model(api, work, db):
-    await api.post(INSPECT, json=ASKED)
-    work()
-    before = (await api.post(INSPECT, json=ASKED)).json()["report"]["estimate"]
-    assert (before["seconds"], before["secondsBasis"]) == ("0", "")
-    with db.session() as session:
-        base = session.scalars(select(ModelRow).where(ModelRow.id == "base")).one()
-        session.add(
-            FineTuningJobRow(
-                account_id="hearth",
-                id="earlier",
-                kind="conversation",
-                model_id="tuned",
-                base_model_uid=base.uid,
-                dataset_uid=None,
-                state="COMPLETED",
-                result={"metrics": {"tokens_seen": 1000, "train_runtime": 100}},
-            )
-        )
-
-    after = (await api.post(INSPECT, json=ASKED)).json()["report"]["estimate"]
-
-    assert after["secondsBasis"] == "EARLIER_JOBS"
-    assert int(after["seconds"]) == round(int(after["tokens"]) / 10)
-
-
 @pytest.mark.parametrize(
     ("body", "complaint"),
     [
         ({}, "exactly one of baseModel and warmStartFrom"),
         ({"baseModel": BASE, "maxContextLength": 4096}, "maxContextLength is more than the model's context"),
         ({"baseModel": BASE, "jinjaTemplate": "{% if %}"}, "does not parse at line 1"),
+        ({"baseModel": BASE, "jinjaTemplate": "a" * 65_537}, "the template has 65,537 characters"),
         ({"baseModel": BASE, "textCompletion": {"inputTemplate": "a", "outputTemplate": "b"}}, "format CHAT"),
         ({"baseModel": BASE, "rowCount": 51}, "rowCount"),
+        (
+            {"baseModel": BASE, "jinjaTemplate": "x", "textClassification": {"text": "a", "label": "b"}},
+            "give one of jinjaTemplate and textClassification",
+        ),
+        ({"baseModel": BASE, "collection": "dpoJobs"}, "has format CHAT; this job reads PREFERENCE"),
+        ({"baseModel": BASE, "collection": "models"}, "is none of"),
+        ({"baseModel": BASE, "batchSize": 4096}, "fineTuningJobs have no such setting"),
+        ({"baseModel": BASE, "batchSizeSamples": 12}, "batchSizeSamples must be a power of 2"),
+        ({"baseModel": BASE, "evaluationSplit": 0.5}, "evaluationSplit has no effect: set evalAutoCarveout"),
+        ({**NEWER, "epochs": 1.5}, "epochs of supervisedFineTuningJobs is a whole number"),
+        ({**NEWER, "batchSize": 100, "batchSizeSamples": 8}, "give one of them"),
+        ({**NEWER, "evalAutoCarveout": True, "evaluationSplit": 0.5}, "evaluationSplit has no effect"),
+        ({**NEWER, "textClassification": {"text": "a", "label": "b"}}, "have no such setting"),
     ],
 )
 async def test_what_a_job_could_not_be_is_refused_at_once(api, body, complaint):

@@ -64,6 +64,7 @@ async def test_every_setting_reaches_the_trainer(api, db, told):
         "loraAlpha": 24,
         "loraDropout": 0.05,
         "loraTargetModules": ["q_proj", "v_proj"],
+        "baseModelWeightPrecision": "NF4",
     }
     others = {
         "displayName": "Politeness",
@@ -83,7 +84,7 @@ async def test_every_setting_reaches_the_trainer(api, db, told):
     assert (settings["warmup_steps"], settings["weight_decay"]) == (5, 0.1)
     assert (settings["lora_rank"], settings["lora_alpha"], settings["lora_dropout"]) == (16, 24, 0.05)
     assert (settings["lora_target_modules"], settings["evaluation"]) == (["q_proj", "v_proj"], True)
-    assert settings["preference"] == {"method": "dpo", "beta": 0.3}
+    assert (settings["preference"], settings["tuning_method"]) == ({"method": "dpo", "beta": 0.3}, "QLORA")
 
 
 async def test_the_trainer_understands_what_it_is_told(api, db, settings):
@@ -138,13 +139,13 @@ async def test_a_job_may_go_on_from_an_addon(api):
         assert f"{name} is the addon's own" in answer.json()["message"]
 
 
-async def test_what_older_clients_send_and_servers_say_is_taken_without_effect(api):
+async def test_what_says_nothing_is_taken_and_so_is_what_servers_say(api):
     ignored = {
         "baseModelWeightPrecision": "WEIGHT_PRECISION_UNSPECIFIED",
-        "acceleratorType": "NVIDIA_H100_80GB",
-        "acceleratorCount": 8,
-        "isIntermediate": True,
-        "toleration": "x",
+        "acceleratorType": "ACCELERATOR_TYPE_UNSPECIFIED",
+        "acceleratorCount": 1,
+        "isIntermediate": False,
+        "toleration": "",
         "loraRank": None,
         "region": "REGION_UNSPECIFIED",
         "trainerShardingScheme": {"tensorParallelism": 1, "sequenceParallelism": False},
@@ -178,6 +179,11 @@ TRAINING_REFUSALS = [
     ({"outputModel": "base"}, 409, "outputModel"),
     ({"outputModel": "Bad_Id"}, 400, "outputModel"),
     ({"region": "US_IOWA_1"}, 400, "trainingConfig.region is not supported"),
+    ({"acceleratorCount": 2}, 400, "trainingConfig.acceleratorCount is not supported: pairs"),
+    ({"acceleratorType": "NVIDIA_H100_80GB"}, 400, "trainingConfig.acceleratorType is not supported"),
+    ({"baseModelWeightPrecision": "INT8"}, 400, "baseModelWeightPrecision INT8 is not supported"),
+    ({"isIntermediate": True}, 400, "trainingConfig.isIntermediate is not supported"),
+    ({"toleration": "x"}, 400, "trainingConfig.toleration is not supported"),
     (
         {"trainerShardingScheme": {"pipelineParallelism": 2}},
         400,

@@ -19,8 +19,9 @@ SHIM = "shim"
 FROZEN = "frozen object store"
 TRAINERS = (TRAINER, TRAINER, SHIM)
 SERVICES = ("worker", "worker", "api", "postgres", "valkey", "seaweedfs", "beat")
+VICTIMS = frozenset({*TRAINERS, *SERVICES, FROZEN})
 TRAINER_SHARE = 0.4
-FROZEN_SECONDS = float(os.environ.get("HEARTH_FAULT_FROZEN_SECONDS") or 10)
+FROZEN_SECONDS = float(os.environ.get("HEARTH_FAULT_FROZEN_SECONDS") or 60)
 
 # What a trainer leaves in its folder when it comes to a phase, in their order; and whether it lives then.
 PHASES = {
@@ -52,11 +53,19 @@ class Moment:
 
 
 def choose_moments(seed: int, count: int) -> list[Moment]:
-    """Moments of all phases in turn. Between two checkpoints trainers die twice at most: thrice fails a job.
+    """Moments of all phases in turn, with every victim among them where there are enough."""
+    random = Random(seed)
+    while True:
+        moments = draw_moments(random, count)
+        if count < 2 * len(VICTIMS) or {moment.victim for moment in moments} == VICTIMS:
+            return moments
+
+
+def draw_moments(random: Random, count: int) -> list[Moment]:
+    """Between two checkpoints trainers die twice at most: thrice fails a job.
 
     The object store is frozen once, which is worse than its end: nobody is told that it is away.
     """
-    random = Random(seed)
     phases = [list(PHASES)[number % len(PHASES)] for number in range(count)]
     frozen = random.choice([number for number, phase in enumerate(phases) if phase == "training"])
     deaths, moments = 0, []

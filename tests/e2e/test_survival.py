@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.chaos import PHASES, TRAINER, Moment, Trainers, await_phase, choose_moments, kill
+from tests.e2e.chaos import PHASES, VICTIMS, Moment, Trainers, await_phase, choose_moments, kill
 from tests.e2e.conftest import QUICKSTART, Platform, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.training, pytest.mark.timeout(1200)]
@@ -88,6 +88,19 @@ def adapter_hash(platform: Platform, job_id: str, folder: Path) -> str:
     return hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
+def steps_of(platform: Platform, job_id: str) -> list[int]:
+    metrics = read(platform, f"fineTuningJobs/{job_id}:metrics")["metrics"]
+    return [line["step"] for line in metrics if "loss" in line]
+
+
+def read(platform: Platform, path: str) -> dict[str, Any]:
+    path = f"/v1/accounts/{platform.account}/{path}"
+    answer = wait_until(lambda: tried(lambda: platform.request("GET", path)))
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
 class Night(threading.Thread):
     """Kills what it is told to while jobs run one after the other."""
 
@@ -141,5 +154,10 @@ def test_killed_at_any_moment_a_job_ends_with_the_very_same_adapter(night: Platf
             assert adapter_hash(night, job_id, tmp_path) == expected, (SEED, killed)
     assert set(trainers.most_at_once.values()) == {1}, (SEED, dict(trainers.most_at_once))
     assert {moment.phase for moment in killed} == set(PHASES)
-    assert TRAINER in {moment.victim for moment in killed}
+    assert {moment.victim for moment in killed} == VICTIMS
+    models = {model["name"].rsplit("/", 1)[1] for model in read(night, "models?pageSize=200")["models"]}
+    made = ["undisturbed", *(f"disturbed-{number}" for number in range(1, jobs + 1))]
+    assert models == {"ember", *(f"{job_id}-model" for job_id in made)}
+    steps = [steps_of(night, job_id) for job_id in made]
+    assert steps == [list(range(1, len(steps[0]) + 1))] * len(made), "each step is told of once"
     assert wait_until(lambda: not list(trainers.folder.iterdir()), 30), "nothing is left of the trainers"

@@ -58,6 +58,16 @@ def test_an_engine_gets_the_tool_parser_that_reads_its_models_calls(deploy, engi
     assert engines.only().spec.tool_parser == "hermes"
 
 
+@pytest.mark.parametrize("template", ["{{ messages }}", None])
+def test_an_engine_has_its_base_models_chat_template_and_addons_bring_theirs(deploy, engines, template):
+    story = deploy(enable_addons=True)
+    with story.db.session() as session:
+        base = session.get_one(ModelRow, story.base.uid)
+        base.conversation_config = {"style": "jinja", "template": template} if template else None
+    story.round()
+    assert engines.only().spec.chat_template == template
+
+
 def test_a_steady_deployment_is_looked_at_without_being_written_to(deploy):
     story = deploy()
     story.come_up()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from sqlalchemy import func, select
@@ -23,6 +24,15 @@ def test_a_new_job_gets_a_place_and_then_a_trainer(add_job, step, trainer):
     assert (job_uid, attempt) == (str(uid), 1)
     assert document["base_model"]["files"] == [{"name": "f", "size": 1, "sha256": "0" * 64}]
     assert document["output_prefix"] == f"accounts/hearth/fine-tuning-jobs/{uid}/"
+
+
+def test_every_attempt_is_told_the_day_that_the_job_was_made_in_utc(add_job, step, trainer):
+    late = datetime(2026, 2, 28, 23, 30, tzinfo=timezone(timedelta(hours=-2)))
+    uid = add_job(create_time=late)
+    step(uid), step(uid)
+    trainer.seen[1] = TrainerObservation(ProcessState.LOST)
+    step(uid), step(uid)
+    assert [document["day"] for _, _, document in trainer.started] == ["2026-03-01"] * 2
 
 
 def test_a_second_job_waits_for_the_first_ones_place(running, add_job, step, trainer):

@@ -92,7 +92,7 @@ KERNEL = {"total": 24 * GIB, "available": 9 * GIB, "oom_kills": 1}
 CRASHES = [
     # how it ended → the reason, and what the message says
     (Crash(signal=9, memory=KERNEL), "OUT_OF_MEMORY", "ran out of memory (9.0 of the node's 24.0 GiB"),
-    (Crash(signal=9, memory=SCARCE), "OUT_OF_MEMORY", "a smaller micro batch size"),
+    (Crash(signal=9, memory=SCARCE), "OUT_OF_MEMORY", "microBatchSize needs less"),
     (Crash(exit_code=137, memory=KERNEL), "OUT_OF_MEMORY", "ran out of memory"),
     (Crash(exit_code=-9, memory=SCARCE), "OUT_OF_MEMORY", "ran out of memory"),
     (Crash(signal=9, memory=PLENTY), "TRAINER_CRASHED", "not for want of memory: 12.0 of the"),

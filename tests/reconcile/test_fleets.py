@@ -203,6 +203,15 @@ def test_at_zero_it_is_looked_at_now_and_then(keep: Any, cluster: ClusterStandIn
     assert timedelta(minutes=4) < row.next_reconcile_at - now() <= timedelta(minutes=5)
 
 
+def test_one_that_serves_is_looked_at_when_its_minute_is_to_be_metered(
+    keep: Any, cluster: ClusterStandIn
+) -> None:
+    story = keep()
+    serving(story, cluster)
+    row = story.round()
+    assert timedelta(seconds=50) < row.next_reconcile_at - now() <= timedelta(minutes=1)
+
+
 def test_a_deleted_deployment_waits_until_the_cluster_has_nothing_of_it(
     keep: Any, cluster: ClusterStandIn
 ) -> None:

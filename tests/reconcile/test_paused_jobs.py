@@ -194,7 +194,7 @@ def test_a_job_that_runs_out_of_memory_fails_with_a_hint(running, step, trainer)
         row = step(running)
         step(running)
     assert (row.state, row.status_code, row.reason) == ("FAILED", "RESOURCE_EXHAUSTED", "OUT_OF_MEMORY")
-    assert "a smaller micro batch size" in row.status_message
+    assert "microBatchSize needs less" in row.status_message
     assert row.status_message.endswith("step 7")
 
 

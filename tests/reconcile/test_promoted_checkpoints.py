@@ -61,6 +61,13 @@ def checked(context, db, row):
         return session.get_one(ModelRow, row.uid)
 
 
+def test_a_checkpoint_that_is_gone_by_then_is_told_as_such(context, db, object_store, promoted):
+    object_store.delete_prefix(PLACE)
+    row = checked(context, db, promoted)
+    assert (row.state, row.reason, row.status_code) == ("UPLOADING", "INVALID", "FAILED_PRECONDITION")
+    assert "threw its checkpoint away for a later one" in row.status_message
+
+
 def test_a_checkpoint_that_passes_the_check_is_a_model_of_its_own(context, db, object_store, promoted):
     row = checked(context, db, promoted)
     assert (row.state, row.status_message) == ("READY", "")

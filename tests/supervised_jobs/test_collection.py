@@ -49,7 +49,7 @@ async def test_jobs_are_filtered_and_ordered_by_whatever_they_show(api, app_sett
         assert names == ["accounts/hearth/supervisedFineTuningJobs/b"], wanted
     for path in LISTING.fields:
         answer = await api.get(JOBS, params={"orderBy": path})
-        whole = LISTING.fields[path].kind is Kind.MESSAGE
+        whole = LISTING.fields[path].kind in (Kind.MESSAGE, Kind.TEXTS)
         assert answer.status_code == (400 if whole else 200), (path, answer.text)
         assert whole or answer.json()["totalSize"] == 2
 
@@ -109,6 +109,8 @@ async def test_progress_is_the_trainers_own(api, job, put):
     progress = (await api.get(job)).json()["jobProgress"]
     assert (progress["percent"], progress["epoch"], progress["inputTokens"]) == (77, 0, 1234)
     assert (progress["totalInputRequests"], progress["totalProcessedRequests"]) == (100, 75)
+    put("job", state="EARLY_STOPPED")
+    assert (await api.get(job)).json()["jobProgress"]["percent"] == 100
 
 
 async def test_the_metrics_file_is_named_once_it_is_there_and_can_be_read(api, job, put, object_store):

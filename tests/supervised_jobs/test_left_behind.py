@@ -13,9 +13,11 @@ from sqlalchemy import select
 from controlplane.content_hash import content_sha256
 from controlplane.resources.tables import DatasetRow, ModelRow
 from tests.supervised_jobs.paths import BASE, CHATS, JOBS, SEED_JOBS
+from workers.training.running.checkpoints import CHECKPOINT_FILES
 
 FILES = {"adapter_config.json": b"{}", "adapter_model.safetensors": b"weights", "README.md": b"# A card"}
 OF_TRAINER = {**FILES, "optimizer.pt": b"moments"}
+assert set(OF_TRAINER) <= set(CHECKPOINT_FILES)
 
 
 def keep(store, job, place, files=FILES):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import select
 
-from controlplane.resources.tables import FineTuningJobRow
+from controlplane.resources.tables import FineTuningJobRow, ModelRow
 from tests.supervised_jobs.paths import BASE, CHATS, JOBS
 
 
@@ -47,6 +47,8 @@ async def test_what_is_asked_for_is_what_the_trainer_is_told(api, db):
         "gradientAccumulationSteps": 4,
         "learningRateWarmupSteps": 5,
         "optimizerWeightDecay": 0.1,
+        "baseModelWeightPrecision": "NF4",
+        "acceleratorCount": 3,
         "nodes": 1,
     }
     job = (await api.post(JOBS, json=body)).json()
@@ -60,6 +62,18 @@ async def test_what_is_asked_for_is_what_the_trainer_is_told(api, db):
     assert (told["batch_size"], told["batch_tokens"]) == (24, 0)
     assert (told["cutoff_length"], told["warmup_steps"], told["weight_decay"]) == (100, 5, 0.1)
     assert (told["evaluation"], told["early_stop"], told["lora_rank"]) == (True, True, 16)
+    assert (told["tuning_method"], told["accelerator_count"]) == ("QLORA", 3)
+
+
+async def test_a_large_base_is_kept_in_four_bits_unless_the_job_asks_otherwise(api, db):
+    with db.session() as session:
+        base = session.scalars(select(ModelRow).where(ModelRow.id == "base")).one()
+        base.facts = {**base.facts, "parameter_count": 70_000_000_000}
+    for asked, held in (({}, "NF4"), ({"baseModelWeightPrecision": "BFLOAT16"}, "BFLOAT16")):
+        job = (await api.post(JOBS, json={**CHATS, **asked})).json()
+        assert job["baseModelWeightPrecision"] == held
+        found = await api.get(JOBS, params={"filter": f'baseModelWeightPrecision="{held}"'})
+        assert [one["name"] for one in found.json()["supervisedFineTuningJobs"]] == [job["name"]]
 
 
 async def test_tokens_of_a_batch_make_packs_of_rows(api, db):
@@ -85,14 +99,14 @@ async def test_a_job_may_go_on_from_an_addon(api):
     assert job["loraRank"] == 4
 
 
-async def test_what_older_clients_send_and_servers_say_is_taken_without_effect(api):
+async def test_what_says_nothing_is_taken_and_so_is_what_servers_say(api):
     ignored = {
         "baseModelWeightPrecision": "WEIGHT_PRECISION_UNSPECIFIED",
-        "acceleratorType": "NVIDIA_H100_80GB",
-        "acceleratorCount": 8,
-        "customImageTag": "x",
-        "precision": "BF16",
-        "extraArgs": ["--x"],
+        "acceleratorType": "ACCELERATOR_TYPE_UNSPECIFIED",
+        "acceleratorCount": 0,
+        "customImageTag": "",
+        "precision": "PRECISION_UNSPECIFIED",
+        "extraArgs": [],
         "metricsFileSignedUrl": "https://elsewhere.example/",
         "wandbConfig": {"enabled": False},
         "loraRank": None,
@@ -101,6 +115,7 @@ async def test_what_older_clients_send_and_servers_say_is_taken_without_effect(a
     job = (await api.post(JOBS, json={**CHATS, **ignored})).json()
     assert not {"acceleratorType", "extraArgs", "precision"} & job.keys()
     assert (job["metricsFileSignedUrl"], job["loraRank"]) == ("", 8)
+    assert (job["baseModelWeightPrecision"], job["acceleratorCount"]) == ("BFLOAT16", 1)
 
 
 REFUSALS = [
@@ -139,6 +154,15 @@ REFUSALS = [
     ({"mtpNumDraftTokens": 1}, 400, "mtpNumDraftTokens is not supported"),
     ({"mtpFreezeBaseModel": True}, 400, "mtpFreezeBaseModel is not supported"),
     ({"region": "US_IOWA_1"}, 400, "region is not supported"),
+    ({"acceleratorCount": 3}, 400, "acceleratorCount 3 does not divide a step of 16"),
+    ({"batchSize": 1024, "acceleratorCount": 2}, 400, "acceleratorCount 2 does not divide a step of 1"),
+    ({"acceleratorCount": 65}, 400, "acceleratorCount"),
+    ({"acceleratorType": "NVIDIA_H100_80GB"}, 400, "acceleratorType is not supported"),
+    ({"baseModelWeightPrecision": "INT8"}, 400, "baseModelWeightPrecision INT8 is not supported"),
+    ({"baseModelWeightPrecision": "FP4"}, 400, "none of WEIGHT_PRECISION_UNSPECIFIED"),
+    ({"customImageTag": "x"}, 400, "customImageTag is not supported"),
+    ({"precision": "BF16"}, 400, "precision is not supported"),
+    ({"extraArgs": ["--x"]}, 400, "extraArgs is not supported"),
     ({"rendererHuggingFaceRepoId": "x/y"}, 400, "set jinjaTemplate"),
     ({"purpose": "PURPOSE_PILOT"}, 400, "purpose is not supported"),
     ({"usePurpose": "pilot"}, 400, "usePurpose is not supported"),
@@ -155,6 +179,13 @@ REFUSALS = [
     ),
     ({"colour": "red"}, 400, 'unknown field "colour"'),
 ]
+
+
+async def test_a_field_that_the_evaluation_dataset_lacks_is_told_of_that(api):
+    refused = await api.post(JOBS, json={**CHATS, "dataset": "texts", "evaluationDataset": "odd"})
+    assert refused.status_code == 400
+    assert "not every row of accounts/hearth/datasets/odd has the field 'completion'" in refused.text
+    assert refused.json()["details"][0]["fieldViolations"][0]["field"] == "evaluationDataset"
 
 
 @pytest.mark.parametrize("path", [JOBS, f"{JOBS}:estimateCost"])

@@ -157,6 +157,7 @@ def make_spec(
         document = {
             "job_uid": "77",
             "job_name": "accounts/acme/fineTuningJobs/colours",
+            "day": "2026-01-31",
             "output_prefix": JOB_PREFIX,
             "base_model": publish("aa", *sorted(tiny_model.iterdir())),
             "datasets": [publish("bb", write_rows(tmp_path / "train.jsonl", rows))],
@@ -186,10 +187,15 @@ class Jobs:
         """The metrics and the report; raises what the job fails with."""
         from workers.training.recipe import fine_tune
 
-        report = Report()
-        with ProgressReport(self.store, spec.output_prefix) as progress:
-            folders = self.folder / "cache", self.folder / "work"
-            return fine_tune(Job(spec, self.store, progress, self.stop, report, *folders, wandb_key)), report
+        job = self.job(spec, wandb_key)
+        with job.progress:
+            return fine_tune(job), job.report
+
+    def job(self, spec: JobSpec, wandb_key: str = "") -> Job:
+        """An attempt that is about to begin."""
+        progress = ProgressReport(self.store, spec.output_prefix)
+        folders = self.folder / "cache", self.folder / "work"
+        return Job(spec, self.store, progress, self.stop, Report(), *folders, wandb_key)
 
     def metrics(self) -> list[dict[str, Any]]:
         lines = self.store.get_bytes(JOB_PREFIX + "metrics.jsonl").splitlines()

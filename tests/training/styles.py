@@ -169,5 +169,5 @@ def tokenizer_of(specials: tuple[str, ...], stop: str, bos: str = "") -> Any:
 def spec_of(template: str) -> Any:
     """As much of a job's specification as reading needs."""
     return SimpleNamespace(
-        kind="conversation", jinja_template=template, input_template=None, output_template=None
+        kind="conversation", jinja_template=template, input_template=None, output_template=None, day=None
     )

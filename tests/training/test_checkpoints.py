@@ -24,7 +24,7 @@ def checkpointed(object_store: ObjectStore, tmp_path: Path) -> Callable[[int], N
         folder.mkdir()
         (folder / "adapter_model.safetensors").write_bytes(b"weights of %d" % step)
         (folder / "optimizer.pt").write_bytes(b"optimizer of %d" % step)
-        (folder / "README.md").write_text("not needed to resume")
+        (folder / "tokenizer.json").write_text("not needed to resume")
         for rank in range(2):
             (folder / f"rng_state_{rank}.pth").write_bytes(b"dice of %d" % rank)
         JobState(tokens_seen=step * 10).write(folder)
@@ -78,7 +78,7 @@ def test_the_newest_comes_back_as_it_was(
         b"dice of 0",
         b"dice of 1",
     ]
-    assert not (folder / "README.md").exists()
+    assert not (folder / "tokenizer.json").exists()
     assert JobState.read(folder).tokens_seen == 100
 
 

@@ -17,6 +17,7 @@ SOURCE = {"name": "n", "uid": "1", "prefix": "p/", "files": [{"name": "f", "size
 SPEC = {
     "job_uid": "1",
     "job_name": "accounts/a/fineTuningJobs/j",
+    "day": "2026-01-31",
     "output_prefix": "accounts/a/fine-tuning-jobs/1/",
     "base_model": SOURCE,
     "datasets": [SOURCE],

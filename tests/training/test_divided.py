@@ -34,7 +34,8 @@ def document(make_spec: Callable[..., JobSpec]) -> Callable[..., tuple[JobSpec, 
     """A specification for one process, and the same job with its base divided between two."""
 
     def make(**settings: Any) -> tuple[JobSpec, dict[str, Any]]:
-        alone = make_spec(ROWS, batch_size=4, micro_batch_size=1, checkpoint_interval_steps=5, **settings)
+        # Checkpoints come long before the first evaluation after which a job may stop early.
+        alone = make_spec(ROWS, batch_size=4, micro_batch_size=1, checkpoint_interval_steps=2, **settings)
         divided = {"processes": 2, "divide_base": True, "output_prefix": TOGETHER}
         return alone, {**alone.model_dump(), **divided}
 

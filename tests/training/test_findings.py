@@ -14,8 +14,10 @@ from workers.training.errors import TrainingFailure
 from workers.training.examples.counts import Counts, histogram
 from workers.training.examples.duplicates import Repeats, repeated_rows, rows_in_both
 from workers.training.examples.generic import GENERIC_TEMPLATE
-from workers.training.examples.reading import GENERIC, GIVEN, choose_template
+from workers.training.examples.reading import GENERIC, choose_template
+from workers.training.examples.rows import TOOLS_SHOWN
 from workers.training.preflight.findings import FINDINGS, Facts, find, refuse
+from workers.training.preflight.report import reads_calls, require_servable
 
 GUIDE = Path(__file__).parents[2] / "docs" / "fine-tuning.md"
 NOTED = "a.jsonl line 2"
@@ -45,7 +47,7 @@ CASES: dict[str, Facts] = {
     "TOO_MANY_EXAMPLES": Facts(counts(rows=2_000_000), epochs=1.6),
     "CUTOFF_LOWERED": Facts(counts(), cutoff=128, asked_cutoff=256),
     "PROMPT_DIFFERS": Facts(counts(), prompt_differs=True),
-    "ENGINE_TEMPLATE": Facts(counts(), origin=GIVEN),
+    "TOOLS_IN_WORDS": Facts(counts(note=TOOLS_SHOWN), tools_in_words=True),
     "GENERIC_TEMPLATE": Facts(counts(), origin=GENERIC),
     "SAME_ANSWER": Facts(replace(counts(), answers={b"a"})),
     "DUPLICATE_ROWS": Facts(counts(), repeats=REPEATS),
@@ -68,6 +70,12 @@ def test_each_finding_is_found_when_it_is_so_and_only_then(code: str) -> None:
     assert finding.hint
     if code in NOTES:
         assert finding.told().endswith(f"({NOTED})")
+
+
+def test_the_longest_row_is_told_as_it_is_and_not_as_it_is_drawn() -> None:
+    found = counts(note="ROWS_CUT", longest_row=1003, lengths=Counter({1008: 10}))
+
+    assert "the longest row has 1,003 tokens" in find(Facts(found))[0].hint
 
 
 def test_a_good_dataset_has_no_findings() -> None:
@@ -161,3 +169,33 @@ def test_a_second_answer_is_not_lost_when_counts_are_added_up() -> None:
         for answers in ({b"a"}, {b"a", bytes([second])}):
             whole.add(Counts(answers=answers))
         assert len(whole.answers) == 2
+
+
+HERMES, MISTRAL = "{{ tools }}<tool_call>", "{{ tools }}[TOOL_CALLS]"
+
+
+@pytest.mark.parametrize(
+    ("template", "of_model", "read"),
+    [
+        (HERMES, HERMES, True),
+        (HERMES + " in words of its own", {"default": HERMES}, True),
+        (MISTRAL, HERMES, False),
+        (HERMES, None, False),
+        (GENERIC_TEMPLATE, None, False),
+        ("{{ tools }}", "{{ tools }}", False),
+    ],
+)
+def test_the_engine_reads_the_calls_of_its_base_models_form(
+    template: str, of_model: str | dict[str, str] | None, read: bool
+) -> None:
+    assert reads_calls(template, of_model, "llama") is read
+
+
+def test_a_template_with_which_the_adapter_would_be_refused_is_refused_before_training() -> None:
+    require_servable(GENERIC_TEMPLATE)
+    with pytest.raises(TrainingFailure) as caught:
+        require_servable("{% for m in messages %}{{ m.content }}{% endfor %}{{ messages[-1].parts[0] }}")
+    assert caught.value.reason == "TEMPLATE_ERROR"
+    assert caught.value.message.startswith("the chat template cannot be served: line 1: ")
+    with pytest.raises(TrainingFailure, match="cannot be served: has 6"):
+        require_servable(GENERIC_TEMPLATE + "a" * 65_000)

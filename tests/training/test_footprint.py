@@ -12,6 +12,7 @@ from workers.training.model.footprint import (
     DoesNotFit,
     Load,
     ModelShape,
+    Way,
     adapter_parameters,
     find_fit,
     footprint,
@@ -76,6 +77,13 @@ def test_the_fastest_way_that_fits_is_taken(gibibytes: int, rows: int, way: tupl
     fit = find_fit(EIGHT_BILLION, load_of(rows * 2048), rows, gibibytes * GIB)
     assert (fit.micro_batch_size, fit.load.checkpointing) == way
     assert fit.footprint.total <= gibibytes * GIB
+
+
+def test_the_way_of_an_earlier_attempt_is_kept_while_it_fits() -> None:
+    kept = Way(2, checkpointing=True, shards=1)
+    for gibibytes, way in ((180, kept), (26, kept), (22, Way(1, checkpointing=True, shards=1))):
+        fit = find_fit(EIGHT_BILLION, load_of(4 * 2048), 4, gibibytes * GIB, kept=kept)
+        assert (fit.way, fit.load.tokens) == (way, way.micro_batch_size * 2048)
 
 
 @pytest.mark.parametrize(

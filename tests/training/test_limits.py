@@ -65,7 +65,7 @@ for allocate in (lambda: torch.empty(1 << 30), lambda: bytearray(1 << 30)):
         wrapped = RuntimeError("a library failed")
         wrapped.__cause__ = error
         for failure in map(describe_failure, (error, wrapped)):
-            print(failure.code, failure.reason, "a smaller micro batch size" in failure.message)
+            print(failure.code, failure.reason, "microBatchSize needs less" in failure.message)
 """
 
 

@@ -14,7 +14,7 @@ from tests.training.styles import STYLES, spec_of, tokenizer_of
 from workers.training.examples.encoding import IGNORED, Encoder, Example
 from workers.training.examples.generic import GENERIC_TEMPLATE
 from workers.training.examples.reading import reading_of
-from workers.training.examples.rows import RawRow, RowReader
+from workers.training.examples.rows import TOOLS_SHOWN, RawRow, RowReader
 
 CALL = {"type": "function", "id": "c1", "function": {"name": "post", "arguments": {"to": "Oslo", "g": 20}}}
 TOOL = {
@@ -118,7 +118,7 @@ def test_ids_and_labels_are_those_of_transformers_whatever_marks_the_answers(
     for way in ("prefix", "generation", "unk_token"):
         example = one(tokenizer, style.written(way), row)
         assert (example.ids, example.labels) == expected, way
-        assert example.notes == set(), way
+        assert example.notes <= {TOOLS_SHOWN}, way
 
 
 @pytest.mark.parametrize("name", STYLES)
@@ -261,4 +261,4 @@ def test_the_generic_template_learns_answers_calls_and_to_stop(
     ]
     assert trained_texts(tokenizer, example) == answers
     assert example.ids == theirs(tokenizer, GENERIC_TEMPLATE, row)[0]
-    assert example.notes == set()
+    assert example.notes <= {TOOLS_SHOWN}

@@ -6,15 +6,19 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from controlplane.resources.fine_tuning_jobs.states import can_resume
+from controlplane.storage import ObjectStore
+from workers.training import prepare
 from workers.training.config import InputFile, JobSpec
 from workers.training.errors import TrainingFailure
 from workers.training.model import placement
-from workers.training.model.footprint import GIB
+from workers.training.model.footprint import GIB, USABLE, Fit, Way
 from workers.training.model.placement import (
     Node,
     attention_kernel,
@@ -23,6 +27,8 @@ from workers.training.model.placement import (
     place_job,
     precision,
 )
+from workers.training.objectives.objective import Examples
+from workers.training.running.checkpoints import METRICS_FILE, JobState, upload_checkpoint
 
 MakeSpec = Callable[..., JobSpec]
 ROWS = [{"messages": [{"role": "user", "content": "sky"}, {"role": "assistant", "content": "blue"}]}]
@@ -72,6 +78,7 @@ def test_the_smallest_accelerator_counts_and_too_few_are_refused(gpus: Callable[
     with pytest.raises(TrainingFailure) as refused:
         Node.here(4)
     assert (refused.value.reason, "gave it 2" in refused.value.message) == ("TOO_FEW_ACCELERATORS", True)
+    assert can_resume("FAILED", refused.value.code, refused.value.reason), "another node may have more"
 
 
 def test_precision_and_kernels_are_those_of_the_place(
@@ -113,7 +120,7 @@ def test_the_refusal_names_the_accelerators_that_the_jobs_batches_could_be_share
     config = json.loads((tiny_model / "config.json").read_text()) | {"num_hidden_layers": 100}
     (tmp_path / "config.json").write_text(json.dumps(config))
     # 200 GiB in 16 bits: parts of 40 GiB, if the 24 rows of a batch could be shared by five.
-    with pytest.raises(TrainingFailure, match=r"divided among 6 accelerators \(acceleratorCount of"):
+    with pytest.raises(TrainingFailure, match=r"divided among 6 accelerators \(acceleratorCount\)"):
         place_job(spec, tmp_path, 4, 128, Node(True, 60 * GIB))
     # Two texts of a pair are compared in one process, and the processes of a CPU have one memory.
     for other, node in ((spec, Node(False, 80 * GIB)), (as_pairs(spec), Node(True, 80 * GIB))):
@@ -143,12 +150,42 @@ def test_a_job_that_fits_runs_as_fast_as_it_can(make_spec: MakeSpec, tiny_model:
     assert fit.footprint.total < GIB
 
 
+def test_an_attempt_runs_as_the_one_before_it_did_while_there_is_room(
+    jobs: Any, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    spec = make_spec(ROWS)
+    examples: Any = Examples(range(8), None, longest=128)
+    objective: Any = SimpleNamespace(prepare_examples=lambda *_: examples, texts_of_a_row=1)
+
+    def attempt(memory: int) -> tuple[Fit, list[str]]:
+        monkeypatch.setattr(Node, "here", lambda processes: Node(False, memory))
+        job = jobs.job(spec)
+        return prepare.prepare(job, objective).fit, job.report.warnings
+
+    roomy, _ = attempt(2 * GIB)
+    tight = int(roomy.footprint.total / USABLE) - 1
+    first, _ = attempt(tight)
+    assert (roomy.way, first.way) == (Way(8, False, 1), Way(8, True, 1))
+
+    leave_checkpoint(jobs.store, spec, tmp_path / "checkpoint", first.way)
+    assert attempt(2 * GIB) == (first, [])
+    fewer, (warning,) = attempt(int(first.footprint.total / USABLE) - 1)
+    assert fewer.micro_batch_size < 8
+    assert "less memory than before" in warning
+
+
+def leave_checkpoint(store: ObjectStore, spec: JobSpec, folder: Path, way: Way) -> None:
+    folder.mkdir()
+    for name in ("adapter_model.safetensors", "optimizer.pt", METRICS_FILE):
+        (folder / name).touch()
+    JobState(way=way).write(folder)
+    upload_checkpoint(store, spec.output_prefix, folder, 3)
+
+
 @pytest.mark.training
 def test_the_trainer_refuses_before_it_reads_any_weights(
     jobs: Any, make_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from workers.training import prepare
-
     node = replace(Node.here(1), available=GIB // 8)
     monkeypatch.setattr(prepare.Node, "here", lambda processes: node)
     monkeypatch.setattr(

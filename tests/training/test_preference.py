@@ -214,6 +214,23 @@ def test_a_pair_counts_the_same_in_a_small_pack_and_in_a_large_one(jobs: Any, ma
         assert packed[name] == pytest.approx(whole[name], rel=2e-3), name
 
 
+def test_each_loss_heeds_its_setting(jobs: Any, make_spec: MakeSpec, held_out: dict[str, Any]) -> None:
+    """One step goes the same way with every beta, so that its reward says nothing but beta."""
+    one_step = {"kind": "preference", "epochs": 1, "batch_size": 8, "evaluation_dataset": held_out}
+
+    def evaluated(preference: dict[str, Any]) -> dict[str, float]:
+        metrics, _ = jobs.run(make_spec(polite(8), **one_step, preference=preference))
+        return {**metrics, "first_loss": jobs.losses()[0]}
+
+    weak, strong = (evaluated({"method": "dpo", "beta": beta})["margin"] for beta in (0.1, 0.3))
+    assert strong == pytest.approx(3 * weak, rel=0.01)
+    first, second, third = (
+        evaluated({"method": "orpo", "odds_weight": weight})["first_loss"] for weight in (0.5, 1.0, 1.5)
+    )
+    assert second - first == pytest.approx(third - second, rel=0.01)
+    assert second - first > 0.1
+
+
 def test_the_base_model_can_be_kept_in_four_bits(jobs: Any, make_spec: MakeSpec) -> None:
     jobs.run(make_spec(polite(32), **DPO, quantize_base=True))
 

@@ -96,6 +96,28 @@ def test_two_processes_make_the_adapter_of_one_and_go_on_from_a_checkpoint(
         torch.testing.assert_close(adapters[1][name], weights, rtol=1e-3, atol=1e-4)
 
 
+def test_packs_are_shared_as_rows_are(
+    settings: Settings,
+    object_store: ObjectStore,
+    jobs: Any,
+    make_spec: Callable[..., JobSpec],
+    tmp_path: Path,
+) -> None:
+    alone = make_spec(
+        ROWS, epochs=2, batch_size=2, micro_batch_size=1, batch_tokens=96, cutoff_length=96, evaluation=True
+    )
+    together = {**alone.model_dump(), "processes": 2, "output_prefix": TOGETHER}
+    with running(settings, tmp_path / "run", together) as trainer:
+        assert trainer.exit_status() == 0, trainer.log()
+    expected, report = jobs.run(alone)
+
+    result = json.loads(object_store.get_bytes(TOGETHER + "result.json"))
+    assert result["report"]["steps"] == report.steps > 2
+    ours, theirs = losses(object_store, alone.output_prefix), losses(object_store, TOGETHER)
+    assert theirs == pytest.approx(ours, rel=1e-3)
+    assert result["metrics"]["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-3)
+
+
 def losses(store: ObjectStore, prefix: str) -> list[float]:
     lines = [json.loads(line) for line in store.get_bytes(prefix + "metrics.jsonl").splitlines()]
     return [line["loss"] for line in lines if "loss" in line]

@@ -172,7 +172,7 @@ def test_every_setting_of_a_job_is_in_the_matrix() -> None:
         *("input_template", "output_template", "text_field", "label_field", "preference"),
         # Tests of their own: two processes, early stopping, adapters on the way, tracking, time.
         *("processes", "divide_base", "early_stop", "sampler_interval_steps", "wandb", "checkpoint_seconds"),
-        "evaluation_dataset",
+        *("evaluation_dataset", "day"),
     }
     tested = {name for changed, _ in EFFECTS for name in changed}
     assert tested | (elsewhere & JobSpec.model_fields.keys()) == JobSpec.model_fields.keys()

@@ -250,6 +250,11 @@ BAD_FILES: list[tuple[str, bytes | None, str]] = [
         b'{"conversation_config": {"style": "jinja", "args": {"template": "a\\n{{ x"}}}',
         "fireworks.json: conversation_config.args.template: line 2: unexpected end of template",
     ),
+    (
+        "fireworks.json",
+        b'{"conversation_config": {"style": "jinja", "args": {"template": "%s"}}}' % (b"a" * 65_537),
+        "fireworks.json: conversation_config.args.template: has 65,537 characters; a template that goes with",
+    ),
 ]
 
 

@@ -80,6 +80,15 @@ HOSTILE = [
     ("{{ cycler.__init__.__globals__ }}", "line 1: unsafe: access to attribute '__init__'"),
     ("{{ raise_exception.__globals__ }}", "line 1: unsafe: access to attribute '__globals__'"),
     ("{{ self._TemplateReference__context }}", "line 1: unsafe: access to attribute"),
+    (
+        "\n{% set x = messages[1:] %}{% set messages = x | list %}",
+        "line 2: too many names for the messages, or too many macros",
+    ),
+    (
+        "{% set a = messages %}" + "{% set b = a %}" * 9 + "{% set c = b %}" * 12,
+        "too many names for the messages",
+    ),
+    ("{% macro f() %}{% endmacro %}" * 101, "too many macros"),
     ("{{ messages.append(1) }}", "line 1: unsafe: access to attribute 'append' of a list is not allowed"),
 ]
 

@@ -69,6 +69,9 @@ class Unfit(Exception):
         self.reason = reason
 
 
+GONE = "the job threw its checkpoint away for a later one before this was copied; promote a later one"
+
+
 def take_in(store: ObjectStore, prefix: str, incoming: Mapping[str, Any]) -> None:
     """Copy what was uploaded to where no signed URL writes: what is checked is what stays."""
     for name, file in incoming.items():
@@ -78,7 +81,10 @@ def take_in(store: ObjectStore, prefix: str, incoming: Mapping[str, Any]) -> Non
         try:
             store.copy(file.get("copied_from") or prefix + INCOMING + name, prefix + name)
         except ObjectNotFound:
-            store.delete(prefix + name)  # a copy from an earlier try is not this upload's file
+            if "copied_from" not in file:
+                store.delete(prefix + name)  # a copy from an earlier try is not this upload's file
+            elif store.head(prefix + name) is None:
+                raise Unfit(name, GONE) from None
 
 
 def is_to_come(file: Mapping[str, Any]) -> bool:

@@ -61,11 +61,11 @@ class ProcessOver(Exception):
 
 
 def start_process(
-    directory: Path, argv: Sequence[str], env: Mapping[str, str], forgotten: Iterable[str] = ()
+    directory: Path, argv: Sequence[str], env: Mapping[str, str], secrets: Iterable[str] = ()
 ) -> None:
     """Start `argv` with exactly `env`, in `directory`; nothing happens where it runs already.
 
-    The variables named in `forgotten` stay in no file once it has started.
+    The variables named in `secrets` are written to no file.
 
     Of several callers at once one starts it. Raises ProcessOver when the directory had its process, and
     OSError when it cannot be started.
@@ -79,9 +79,10 @@ def start_process(
         for mark in ("exit.json", "stop.json", "command.json"):
             if (directory / mark).exists():
                 raise ProcessOver(f"{directory} already has {mark}")
-        _write_command(directory, argv, env, forgotten)
+        told = {name: env[name] for name in secrets}
+        _write_command(directory, argv, {name: value for name, value in env.items() if name not in told})
         try:
-            _start_shim(directory, lock_fd)
+            _start_shim(directory, lock_fd, told)
         except BaseException:
             (directory / "command.json").unlink(missing_ok=True)
             raise
@@ -179,27 +180,24 @@ def read_environment(directory: Path) -> dict[str, str]:
     return dict(command["env"])
 
 
-def _write_command(
-    directory: Path, argv: Sequence[str], env: Mapping[str, str], forgotten: Iterable[str]
-) -> None:
+def _write_command(directory: Path, argv: Sequence[str], env: Mapping[str, str]) -> None:
     supervisor_lock = env.get(SUPERVISOR_LOCK_VARIABLE) or os.environ.get(SUPERVISOR_LOCK_VARIABLE, "")
     command = {
         "argv": list(argv),
         "env": dict(env),
         "cwd": str(directory),
         "supervisor_lock": supervisor_lock,
-        "forgotten": list(forgotten),
     }
     write_json(directory / "command.json", command)
 
 
-def _start_shim(directory: Path, lock_fd: int) -> None:
+def _start_shim(directory: Path, lock_fd: int, secrets: Mapping[str, str]) -> None:
     # Isolated and without site packages: fast, and nothing in its surroundings can break it.
     argv = [sys.executable, "-I", "-S", str(SHIM), str(directory), str(lock_fd)]
     with open(directory / "shim.txt", "ab") as errors:
         started = subprocess.run(
             argv,
-            stdin=subprocess.DEVNULL,
+            input=json.dumps(dict(secrets)).encode(),
             stdout=errors,
             stderr=errors,
             cwd="/",

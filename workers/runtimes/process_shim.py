@@ -1,7 +1,8 @@
 """The small parent of every long process: it outlives workers, keeps the log, and tells how things ended.
 
-    python -I -S process_shim.py DIRECTORY LOCK_FD
+    python -I -S process_shim.py DIRECTORY LOCK_FD < SECRETS
 
+SECRETS are variables for the command that are to be in no file, as JSON.
 It needs nothing but the standard library. Two processes, so that no single SIGKILL leaves anything running:
 
     guard    adopts whatever loses its parent; when the monitor is gone it ends all that is left
@@ -47,20 +48,30 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def main() -> None:
     directory, lock_fd = Path(sys.argv[1]), int(sys.argv[2])
+    secrets = read_secrets()
     os.set_inheritable(lock_fd, False)
     with contextlib.suppress(OSError):
         (directory / "session").write_text(str(os.getsid(0)))
     if os.fork():
         os._exit(0)  # The starter waits for this one only; the guard belongs to init.
-    guard(directory)
+    guard(directory, secrets)
 
 
-def guard(directory: Path) -> None:
+def read_secrets() -> dict[str, str]:
+    """What the starter says; there is nothing to read for anybody after that."""
+    secrets: dict[str, str] = json.loads(sys.stdin.buffer.read())
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    return secrets
+
+
+def guard(directory: Path, secrets: dict[str, str]) -> None:
     """Wait for the monitor, then end whatever it left behind."""
     _libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
     monitor_pid = os.fork()
     if monitor_pid == 0:
-        Monitor(directory).run()
+        Monitor(directory, secrets).run()
         sys.exit(0)
     signal.signal(signal.SIGTERM, lambda *_: _signal(monitor_pid, signal.SIGTERM))
     signal.signal(signal.SIGINT, lambda *_: _signal(monitor_pid, signal.SIGTERM))
@@ -71,14 +82,12 @@ def guard(directory: Path) -> None:
 
 
 class Monitor:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, secrets: dict[str, str]) -> None:
         self.directory = directory
         self.log = BoundedLog(directory)
         command = json.loads((directory / "command.json").read_text())
         self.argv: list[str] = command["argv"]
-        self.env: dict[str, str] = command["env"]
-        if command.get("forgotten"):
-            self.forget(command)
+        self.env: dict[str, str] = {**command["env"], **secrets}
         self.cwd: str = command["cwd"]
         self.supervisor_lock: str = command.get("supervisor_lock") or ""
         self.next_supervisor_look = 0.0
@@ -105,14 +114,6 @@ class Monitor:
         exit_code, ended_by = _outcome(self.reap())
         drain(output, self.log)
         write_exit_record(self.directory, exit_code, ended_by, self.stopped, self.last_memory())
-
-    def forget(self, command: dict[str, Any]) -> None:
-        """Keep the secrets that are not ours in no file longer than it takes to read them."""
-        kept = {name: value for name, value in self.env.items() if name not in command["forgotten"]}
-        draft = self.directory / "command.json.tmp"
-        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            json.dump({**command, "env": kept}, file)
-        draft.replace(self.directory / "command.json")
 
     def start_command(self) -> int:
         """Fork and exec the command; returns the end of the pipe that its output comes from."""

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidationError, model_validator
 
 from workers.training.errors import TrainingFailure
 
-Scheduler = Literal[
-    "linear",
-    "cosine",
-    "constant",
-    "constant_with_warmup",
-    "polynomial",
-    "inverse_sqrt",
-    "cosine_with_restarts",
-]
+Scheduler = Literal["linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt"]
 
 MOST_PROCESSES = 64
 
@@ -66,6 +59,8 @@ class Preference(Strict):
 class JobSpec(Strict):
     job_uid: str
     job_name: str
+    day: Annotated[date, PlainSerializer(date.isoformat)]
+    """When the job was made, in UTC: what chat templates take for today, the same in every attempt."""
     output_prefix: Annotated[str, Field(pattern=r"^accounts/[^/]+/fine-tuning-jobs/[^/]+/$")]
     base_model: Source
     warm_start: Source | None = None

@@ -15,6 +15,7 @@ EXIT_OUTAGE = 75
 TO_BE_STARTED_AGAIN = frozenset({EXIT_INTERRUPTED, EXIT_OUTAGE})
 """Exit statuses that say nothing against the job."""
 SENTENCE_LIMIT = 500
+LESS_MEMORY = "a lower cut-off length (maxContextLength) or, in fineTuningJobs, microBatchSize needs less"
 
 OUT_OF_MEMORY = re.compile(
     r"out ?of ?memory|not enough memory|can(?:'t|not) allocate memory|bad_alloc|cublas_status_alloc"
@@ -71,8 +72,7 @@ def describe_failure(error: BaseException) -> Failure:
         return Failure(
             "RESOURCE_EXHAUSTED",
             "OUT_OF_MEMORY",
-            "training ran out of memory; a smaller micro batch size or cut-off length needs less: "
-            + one_sentence(short),
+            f"training ran out of memory; {LESS_MEMORY}: {one_sentence(short)}",
         )
     if full := _first(error, _is_full_disk):
         return Failure(

@@ -22,6 +22,7 @@ from workers.training.errors import TrainingFailure  # noqa: E402
 from workers.training.examples.encoding import Encoder  # noqa: E402
 from workers.training.examples.reading import reading_of, start_of  # noqa: E402
 from workers.training.examples.tokenizer import load_tokenizer, stop_token_ids  # noqa: E402
+from workers.training.preflight.estimate import estimate  # noqa: E402
 from workers.training.preflight.preview import preview  # noqa: E402
 from workers.training.preflight.report import Data, check_data, summary  # noqa: E402
 
@@ -64,7 +65,7 @@ def inspect(asked: dict[str, Any]) -> dict[str, Any]:
         "training": counts[0],
         "evaluation": counts[1] if len(counts) > 1 else None,
         "findings": [finding.to_dict() for finding in checked.findings],
-        "estimate": estimate(spec, counts[0]),
+        "estimate": estimate(spec, checked.tokenized[0].path),
         "rows": _rows(replace(data, cutoff=checked.cutoff), base, tokenizer, 1),
     }
 
@@ -74,20 +75,6 @@ def _rows(data: Data, base: Path, tokenizer: Any, first: int) -> list[dict[str, 
     with data.reading.open(encoder) as reader:
         start = start_of(reader, encoder, data.train, tokenizer)
         return preview(data.train, reader, encoder, start.leading, data.cutoff, first, SHOWN_ROWS)
-
-
-def estimate(spec: JobSpec, counts: dict[str, Any]) -> dict[str, int]:
-    """Tokens of all epochs, and steps; near enough where rows are packed, or held out of their own kind."""
-    share = 1.0 - (spec.evaluation_split if spec.evaluates and spec.evaluation_dataset is None else 0.0)
-    texts = 2 if spec.preference else 1
-    examples, tokens = counts["examples"] / texts * share, counts["tokens"] * share
-    packs = tokens / spec.batch_tokens if spec.batch_tokens else examples
-    steps = -(-round(packs) // spec.batch_size) if packs else 0
-    return {
-        "steps": max(1, -(-round(steps * spec.epochs * 1000) // 1000)) if steps else 0,
-        "steps_per_epoch": steps,
-        "tokens": round(tokens * spec.epochs),
-    }
 
 
 if __name__ == "__main__":

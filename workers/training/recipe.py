@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from workers.training.outcome.card import write_card
 from workers.training.outcome.evaluate import Evaluation
 from workers.training.outcome.summary import summarize
 from workers.training.prepare import prepare
-from workers.training.running.callbacks import EvaluateHeldOut
+from workers.training.running.callbacks import EvaluateHeldOut, NothingLeft
 from workers.training.running.ranks import Rank
 from workers.training.running.together import StopOfAll, from_first, join, leave
 from workers.training.running.tracking import tracked
@@ -57,7 +57,8 @@ def train(job: Job, rank: Rank, trainer: Any, restored: Path | None) -> float:
     """Returns the seconds that it took. Raises Interrupted, after a checkpoint, when asked to stop."""
     started = time.monotonic()
     with job.stop.deferred():
-        trainer.train(resume_from_checkpoint=str(restored) if restored else None)
+        with suppress(NothingLeft):
+            trainer.train(resume_from_checkpoint=str(restored) if restored else None)
         StopOfAll(rank, job.stop).carry_out()
     return time.monotonic() - started
 
@@ -75,13 +76,13 @@ def evaluate_kept(job: Job, trainer: Any, held_out: EvaluateHeldOut) -> Evaluati
     evaluation = held_out.evaluate(step)
     held_out.stop.carry_out()
     if job.spec.early_stop and state.best_step != step and state.best_loss is not None:
-        job.report.warnings.append(
-            f"the adapter of step {state.best_step} of {step} was kept: it has the best evaluation loss"
-        )
+        if trainer.is_world_process_zero():
+            kept = f"the adapter of step {state.best_step} of {step} was kept"
+            job.warn(f"{kept}: it has the best evaluation loss")
         load_weights(trainer.model, job.best_folder / "adapter_model.safetensors")
         evaluation = held_out.look()
     if evaluation is not None:
-        evaluation = held_out.asked(state.best_step if job.spec.early_stop else step, evaluation)
+        evaluation = held_out.asked(step, evaluation, state.best_step if job.spec.early_stop else step)
         job.report.evaluation = {"before": state.before, "after": evaluation.as_message()}
     held_out.stop.carry_out()
     return evaluation

@@ -17,7 +17,7 @@ from workers.training.model.footprint import Fit
 from workers.training.objectives.objective import Objective, TrainerParts
 from workers.training.plan import StepPlan
 from workers.training.prepare import Prepared
-from workers.training.running.callbacks import EvaluateHeldOut, KeepCheckpoints, ReportSteps
+from workers.training.running.callbacks import EndAtOnce, EvaluateHeldOut, KeepCheckpoints, ReportSteps
 from workers.training.running.checkpoints import JobState
 from workers.training.running.ranks import Rank
 from workers.training.running.samplers import KeepSamplers
@@ -33,6 +33,7 @@ def build_trainer(
     if tokenizer.pad_token is None and tokenizer.eos_token is None:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)  # Masked wherever it stands.
     state = JobState.read(prepared.restored)
+    state.way = prepared.fit.way
     held_out = None
     if examples.held_out is not None and prepared.fit.is_divided:
         together, stop = evaluated_together(rank, objective), StopOfAll(rank, job.stop)
@@ -65,7 +66,7 @@ def callbacks_of(job: Job, rank: Rank, held_out: EvaluateHeldOut | None, state: 
     samplers = KeepSamplers(job) if job.spec.sampler_interval_steps else None
     own = (ReportSteps(job.progress, state), held_out, samplers, KeepCheckpoints(job, state))
     found = [callback for callback in (own if rank.is_first else (held_out,)) if callback]
-    return found if rank.is_alone else [WaitForRanks(), *found, FollowFirst(rank)]
+    return [*(found if rank.is_alone else [WaitForRanks(), *found, FollowFirst(rank)]), EndAtOnce()]
 
 
 def training_arguments(job: Job, plan: StepPlan, fit: Fit) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from controlplane.checks.model_config import Sizes, read_sizes
 from controlplane.checks.problems import InvalidFile, InvalidModel, Problem, ProblemList
+from controlplane.checks.templates import too_long
 from controlplane.checks.wording import shown
 from controlplane.storage import ObjectNotFound
 from workers.validation.adapter_config import ADAPTER_CONFIG, MAX_RANK, AdapterConfig, read_adapter_config
@@ -148,6 +149,8 @@ def _jinja_template(conversation: Any) -> str | None:
     template = arguments.get("template") if isinstance(arguments, dict) else None
     if not isinstance(template, str):
         raise InvalidFile(f"must be a string, found {shown(template)}", "conversation_config.args.template")
+    if reason := too_long(template):
+        raise InvalidFile(reason, "conversation_config.args.template")
     return template
 
 

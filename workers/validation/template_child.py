@@ -12,6 +12,7 @@ import json
 import resource
 import signal
 import sys
+from collections import defaultdict, deque
 from collections.abc import Callable
 from datetime import datetime
 from types import FrameType, TracebackType
@@ -24,6 +25,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 TEMPLATE_FILE = "<template>"
+MOST_LOOKS = 100
+"""How often the engine may look through a template before it renders it the first time."""
 
 
 class TooSlow(BaseException):
@@ -74,8 +77,41 @@ def main() -> None:
 
 def _render_all(source: str, cases: list[dict[str, Any]], limits: dict[str, Any]) -> Any:
     signal.setitimer(signal.ITIMER_PROF, limits["seconds"])
-    template = _environment().from_string(source)
+    environment = _environment()
+    template = environment.from_string(source)
+    _count_looks(environment.parse(source))
     return [_render(template, case, limits) for case in cases]
+
+
+def _count_looks(tree: nodes.Template) -> None:
+    """Refuse what keeps the engine busy while it finds out in which form a template takes contents.
+
+    It looks through the template once for each macro, and once for each name that a `set` gives to the
+    messages, from name to name and never asking where it has been: names in a circle would keep it for ever.
+    """
+    given: defaultdict[str, list[tuple[str, int]]] = defaultdict(list)
+    for assign in tree.find_all(nodes.Assign):
+        name, target = _bare_name(assign.node), assign.target
+        if name and isinstance(target, nodes.Name) and target.name != name:
+            given[name].append((target.name, assign.lineno))
+    looks, names = sum(1 for _ in tree.find_all(nodes.Macro)), deque(["messages"])
+    while names:
+        for name, line in given[names.popleft()]:
+            looks += 1
+            if looks > MOST_LOOKS:
+                raise OverLimit("too many names for the messages, or too many macros", line)
+            names.append(name)
+    if looks > MOST_LOOKS:
+        raise OverLimit("too many macros", None)
+
+
+def _bare_name(node: nodes.Node | None) -> str:
+    """The variable that is read, be it filtered or cut; empty for anything else."""
+    while isinstance(node, nodes.Filter | nodes.Test) or (
+        isinstance(node, nodes.Getitem) and isinstance(node.arg, nodes.Slice)
+    ):
+        node = node.node
+    return node.name if isinstance(node, nodes.Name) else ""
 
 
 def _bound_process(limits: dict[str, Any]) -> None:

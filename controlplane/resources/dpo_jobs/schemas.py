@@ -10,26 +10,32 @@ from controlplane.resources.fine_tuning_jobs.lineage import Lineage
 from controlplane.resources.fine_tuning_jobs.newer import (
     JOB_STATES,
     NO_BUCKETS,
+    NO_CHOICE,
     NO_REGION,
     NO_RENDERER,
     NO_RESERVATION,
+    PRECISIONS,
     PURPOSES,
     AwsS3Config,
     AzureBlobStorageConfig,
+    BaseModelWeightPrecision,
     SamplerInterval,
     TrainingProgress,
     WandbConfig,
+    only_refused,
     shared_message,
     training_message,
 )
 from controlplane.resources.fine_tuning_jobs.outcome import EvaluationResult
 from controlplane.resources.fine_tuning_jobs.queueing import Priority
+from controlplane.resources.fine_tuning_jobs.schemas import INTERNAL
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
-from controlplane.rest.schema import ApiModel, OneOf, Status, Timestamp, not_returned, output_only
+from controlplane.resources.fine_tuning_jobs.warnings import warnings_field
+from controlplane.rest.schema import ApiModel, OneOf, Status, Timestamp, output_only
 
 METHODS = ("METHOD_UNSPECIFIED", "GRPO", "DAPO", "DPO", "ORPO", "GSPO_TOKEN")
 NO_CACHE = "what the reference model makes of a pair is worked out in the step that needs it, and not kept"
-NO_SHARDING = "a job spreads over its accelerators as its model needs"
+NO_SHARDING = "pairs are trained on one accelerator"
 
 # 1 is how else to say that there is one.
 Ways = Annotated[int, Field(ge=0), AfterValidator(lambda ways: 0 if ways == 1 else ways)]
@@ -57,6 +63,10 @@ class TrainerShardingScheme(ApiModel):
 class TrainingConfig(ApiModel):
     unsupported: ClassVar[dict[str, str]] = {
         "region": NO_REGION,
+        "accelerator_type": NO_CHOICE,
+        "accelerator_count": NO_SHARDING,
+        "is_intermediate": INTERNAL,
+        "toleration": INTERNAL,
     }
 
     output_model: Annotated[
@@ -103,12 +113,11 @@ class TrainingConfig(ApiModel):
     ] = Field(default_factory=list)
     sampler_checkpoint_save_interval_steps: SamplerInterval = 0
     region: str = "REGION_UNSPECIFIED"
-
-    base_model_weight_precision: Any = not_returned()
-    accelerator_type: Any = not_returned()
-    accelerator_count: Any = not_returned()
-    is_intermediate: Any = not_returned()
-    toleration: Any = not_returned()
+    base_model_weight_precision: BaseModelWeightPrecision = PRECISIONS[0]
+    accelerator_type: str = only_refused("ACCELERATOR_TYPE_UNSPECIFIED")
+    accelerator_count: Ways = only_refused(0)
+    is_intermediate: bool = only_refused(False)
+    toleration: str = only_refused("")
 
 
 class DpoConfig(ApiModel):
@@ -184,6 +193,7 @@ class DpoJob(ApiModel):
     effective_settings: EffectiveSettings | None = output_only()
     evaluation_result: EvaluationResult | None = output_only()
     lineage: Lineage | None = output_only()
+    warnings: list[str] = warnings_field()
     estimated_cost: Money | None = output_only()
     purpose: Annotated[str, OneOf(*PURPOSES)] = PURPOSES[0]
     renderer_hugging_face_repo_id: str = ""

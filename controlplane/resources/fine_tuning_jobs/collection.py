@@ -25,7 +25,6 @@ from controlplane.resources.fine_tuning_jobs.costs import (
     EstimateCostResponse,
     Money,
     cost_of,
-    estimate_cost,
     estimated_tokens,
 )
 from controlplane.resources.fine_tuning_jobs.left_behind import add_checkpoints, add_plot
@@ -76,7 +75,9 @@ async def create(ctx: Context, caller: Caller, collection: JobCollection, wanted
     async with ctx.work(caller) as work:
         row = await jobs.plan_job(work.session, ctx.settings, caller, wanted)
         if ctx.settings.prices is not None:
-            row.settings = {**row.settings, "estimated_cost": estimate_cost(ctx.settings, row)}
+            counted = inspections.counted_tokens(await inspections.found_of_job(work.session, row))
+            tokens = estimated_tokens(row) if counted is None else counted
+            row.settings = {**row.settings, "estimated_cost": cost_of(ctx.settings, row, tokens)}
         await jobs.store_job(work.session, row)
         work.hint(RECONCILE_FINE_TUNING_JOB, row.uid)
     return reply(collection.message(row))

@@ -40,14 +40,11 @@ class EstimateCostResponse(ApiModel):
     ] = ESTIMATED
 
 
-def estimate_cost(settings: Settings, job: FineTuningJobRow) -> int:
-    """What the job is likely to cost, in nano-dollars: its dataset's estimated tokens, in each epoch."""
-    return cost_of(settings, job, estimated_tokens(job))
-
-
 def estimated_tokens(job: FineTuningJobRow) -> int:
+    """By the length of the dataset's text, in each epoch."""
     return int(job.settings["dataset_tokens"] * job.settings["epochs"])
 
 
 def cost_of(settings: Settings, job: FineTuningJobRow, tokens: int) -> int:
+    """In nano-dollars."""
     return (settings.prices or Prices()).of_training(job.settings["tuned_model"], tokens)

@@ -23,10 +23,10 @@ SCHEDULERS = (
     "cosine",
     "constant",
     "constant_with_warmup",
-    "polynomial",
     "inverse_sqrt",
-    "cosine_with_restarts",
 )
+SAME_AS = {"polynomial": "linear", "cosine_with_restarts": "cosine"}
+"""Without a number that no job has a field for, the power or the restarts, they are these."""
 
 
 def resolve_settings(wanted: Wanted, inputs: Inputs, max_lora_rank: int) -> dict[str, Any]:
@@ -93,8 +93,7 @@ def batches(given: dict[str, Any], default: int) -> dict[str, int]:
 
 def check_settings(wanted: Wanted, chosen: dict[str, Any], inputs: Inputs, max_lora_rank: int) -> None:
     rank, cutoff, limit = chosen["lora_rank"], chosen["cutoff_length"], inputs.base.context_length
-    if chosen["lr_scheduler_type"] not in SCHEDULERS:
-        raise invalid(f"lrSchedulerType must be one of {', '.join(SCHEDULERS)}", "lrSchedulerType")
+    check_schedule(wanted, chosen)
     if rank > max_lora_rank:
         raise invalid(f"loraRank {rank} is more than the engines' {max_lora_rank}", "loraRank")
     if inputs.warm_start and rank != inputs.warm_start.facts["r"]:
@@ -115,6 +114,23 @@ def check_settings(wanted: Wanted, chosen: dict[str, Any], inputs: Inputs, max_l
     seen = math.ceil(inputs.dataset.example_count * chosen["epochs"])
     if seen > MAX_EXAMPLES:
         raise invalid(f"examples × epochs is {seen:,}, more than {MAX_EXAMPLES:,}", "epochs")
+
+
+def check_schedule(wanted: Wanted, chosen: dict[str, Any]) -> None:
+    schedule = chosen["lr_scheduler_type"]
+    if schedule in SAME_AS:
+        raise invalid(
+            f"lrSchedulerType {schedule} would be {SAME_AS[schedule]}: a job has no field for what makes it "
+            f"another; take {SAME_AS[schedule]}",
+            "lrSchedulerType",
+        )
+    if schedule not in SCHEDULERS:
+        raise invalid(f"lrSchedulerType must be one of {', '.join(SCHEDULERS)}", "lrSchedulerType")
+    if schedule == "constant" and chosen["warmup_steps"]:
+        field = wanted.word("warmup_steps")
+        raise invalid(
+            f"{field} has no effect with lrSchedulerType constant; take constant_with_warmup", field
+        )
 
 
 def check_targets(wanted: Wanted, chosen: dict[str, Any], architecture: str) -> None:

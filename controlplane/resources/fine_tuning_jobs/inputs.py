@@ -10,6 +10,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.auth import Caller
+from controlplane.checks.templates import too_long
 from controlplane.errors import failed_precondition, invalid, not_found
 from controlplane.names import parse_name
 from controlplane.resources.fine_tuning_jobs.wanted import Wanted
@@ -110,11 +111,14 @@ def check_templates(wanted: Wanted, inputs: Inputs) -> None:
     if templates.get("jinja_template"):
         check_chat_template(templates["jinja_template"], wanted.word("jinja_template"))
     if inputs.kind in ("text_completion", "text_classification"):
-        for dataset in filter(None, (inputs.dataset, inputs.evaluation_dataset)):
-            check_placeholders(wanted, templates, dataset)
+        check_placeholders(wanted, templates, inputs.dataset)
+        if inputs.evaluation_dataset:
+            check_placeholders(wanted, templates, inputs.evaluation_dataset, "evaluation_dataset")
 
 
 def check_chat_template(template: str, field: str) -> None:
+    if reason := too_long(template):
+        raise invalid(f"the template {reason}", field)
     try:
         ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(
             template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
@@ -125,8 +129,13 @@ def check_chat_template(template: str, field: str) -> None:
         raise invalid(f"the template does not parse{place}: {error.message}", field) from None
 
 
-def check_placeholders(wanted: Wanted, templates: dict[str, str], dataset: DatasetRow) -> None:
-    """Refuse templates that name a field which some row of the dataset has not."""
+def check_placeholders(
+    wanted: Wanted, templates: dict[str, str], dataset: DatasetRow, at_fault: str = ""
+) -> None:
+    """Refuse templates that name a field which some row of the dataset has not.
+
+    `at_fault`: the setting that the refusal names; by default the template.
+    """
     known = dataset.report.get("fields", [])
     for part, template in templates.items():
         # Of a classification they are fields and nothing else.
@@ -136,5 +145,5 @@ def check_placeholders(wanted: Wanted, templates: dict[str, str], dataset: Datas
                 raise invalid(
                     f"not every row of {dataset.name} has the field {name!r} that the job reads; "
                     f"all rows have {', '.join(known) or 'none'}",
-                    wanted.word(part),
+                    wanted.word(at_fault or part),
                 )

@@ -10,6 +10,7 @@ from controlplane.resources.fine_tuning_jobs.outcome import REFUSED
 from controlplane.resources.fine_tuning_jobs.schemas import TUNING_METHODS, FineTuningJob
 from controlplane.resources.fine_tuning_jobs.states import SEED_NAMES, SEED_STATES
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
+from controlplane.resources.fine_tuning_jobs.warnings import warning_fields
 from controlplane.rest.filters.fields import (
     Field,
     boolean,
@@ -106,6 +107,7 @@ LISTING = Listing(
         "wandb_project": text(json_text(SETTINGS["wandb"], "project"), nullable=False),
         **lineage_fields(SETTINGS["lineage"]),
         **effective_fields(),
+        **warning_fields(),
         **_progress(),
     },
     refused=REFUSED,

@@ -11,9 +11,10 @@ from controlplane.resources.fine_tuning_jobs.costs import Money
 from controlplane.resources.fine_tuning_jobs.effective import effective_settings
 from controlplane.resources.fine_tuning_jobs.lineage import lineage_message
 from controlplane.resources.fine_tuning_jobs.outcome import evaluation_message
-from controlplane.resources.fine_tuning_jobs.states import COMPLETED, SHOWN, job_state
+from controlplane.resources.fine_tuning_jobs.states import COMPLETED, EARLY_STOPPED, SHOWN, job_state
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
-from controlplane.rest.schema import ApiModel, Int64, Status, output_only, write_only
+from controlplane.resources.fine_tuning_jobs.warnings import job_warnings
+from controlplane.rest.schema import ApiModel, Int64, OneOf, Status, output_only, write_only
 
 JOB_STATES = tuple(
     job_state(name)
@@ -46,11 +47,25 @@ NO_BUCKETS = "jobs read uploaded datasets only; upload the data"
 NO_RESERVATION = "jobs take the platform's trainers in turn, and none are set aside"
 NO_REGION = "jobs run on the platform's own machines, which are in one place"
 NO_RENDERER = "conversations are rendered by the chat template; set jinjaTemplate"
+NO_CHOICE = "jobs train on the accelerators that the platform has"
 ABOUT_SAMPLER_CHECKPOINTS = (
     "After so many steps, again and again, the adapter is kept as a checkpoint that can be promoted to a "
     "model; the newest 50. Checkpoints to resume from are kept without being asked for."
 )
+PRECISIONS = ("WEIGHT_PRECISION_UNSPECIFIED", "BFLOAT16", "INT8", "NF4")
+METHOD_OF_PRECISION = {"BFLOAT16": "LORA", "NF4": "QLORA"}
+PRECISION_OF_METHOD = {method: precision for precision, method in METHOD_OF_PRECISION.items()}
+BaseModelWeightPrecision = Annotated[
+    str,
+    OneOf(*PRECISIONS),
+    Field(description="NF4 keeps the base in four bits. The base model's default when unset."),
+]
 SamplerInterval = Annotated[int, Field(ge=0, le=1_000_000, description=ABOUT_SAMPLER_CHECKPOINTS)]
+
+
+def only_refused(default: Any) -> Any:
+    """A field of older clients that cannot be honoured: `unsupported` says why. It is in no answer."""
+    return Field(default=default, exclude=True)
 
 
 class AwsS3Config(ApiModel):
@@ -118,7 +133,7 @@ def progress_message(row: FineTuningJobRow) -> TrainingProgress:
     rows, epoch = progress.get("rows") or 0, progress.get("epoch") or 0.0
     done = min(int(rows * epoch), int(rows * epochs))
     return TrainingProgress(
-        percent=100 if row.state == COMPLETED else min(100, 100 * step // steps) if steps else 0,
+        percent=100 if row.state in (COMPLETED, EARLY_STOPPED) else min(100, 100 * step // (steps or 1)),
         epoch=int(epoch),
         total_input_requests=int(rows * epochs),
         total_processed_requests=done,
@@ -154,6 +169,7 @@ def shared_message(row: FineTuningJobRow) -> dict[str, Any]:
         "effective_settings": effective_settings(row),
         "evaluation_result": evaluation_message(row),
         "lineage": lineage_message(chosen.get("lineage", {})),
+        "warnings": job_warnings(row),
         "estimated_cost": Money.of(chosen["estimated_cost"]) if "estimated_cost" in chosen else None,
     }
 
@@ -175,5 +191,6 @@ def training_message(row: FineTuningJobRow) -> dict[str, Any]:
         "gradient_accumulation_steps": chosen["accumulation"],
         "learning_rate_warmup_steps": chosen["warmup_steps"],
         "optimizer_weight_decay": chosen["weight_decay"],
+        "base_model_weight_precision": PRECISION_OF_METHOD.get(chosen.get("tuning_method", ""), ""),
         "sampler_checkpoint_save_interval_steps": chosen.get("sampler_interval_steps", 0),
     }

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Double, Numeric, and_, cast, func, literal, true
+from sqlalchemy import Double, Numeric, and_, case, cast, func, literal, true
 
 from controlplane.prices import NANOS
 from controlplane.resources.fine_tuning_jobs import outcome
 from controlplane.resources.fine_tuning_jobs.effective import effective_fields
 from controlplane.resources.fine_tuning_jobs.lineage import lineage_fields
-from controlplane.resources.fine_tuning_jobs.newer import JOB_STATES, STATE
+from controlplane.resources.fine_tuning_jobs.newer import JOB_STATES, PRECISION_OF_METHOD, PRECISIONS, STATE
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
+from controlplane.resources.fine_tuning_jobs.warnings import warning_fields
 from controlplane.rest.filters.fields import (
     Field,
     boolean,
@@ -59,6 +60,7 @@ REFUSED = outcome.REFUSED | {
 OUTPUT_MODEL = (
     literal("accounts/") + FineTuningJobRow.account_id + literal("/models/") + FineTuningJobRow.model_id
 )
+PRECISION = case(PRECISION_OF_METHOD, value=SETTINGS["tuning_method"].astext, else_=PRECISIONS[0])
 
 
 def job_fields(collection: str) -> dict[str, Field]:
@@ -76,6 +78,7 @@ def job_fields(collection: str) -> dict[str, Field]:
         **_wandb(),
         **lineage_fields(SETTINGS["lineage"]),
         **effective_fields(),
+        **warning_fields(),
         "trainer_logs_signed_url": constant(""),
     }
 
@@ -89,6 +92,7 @@ def training_fields() -> dict[str, Field]:
         **{name: number(json_number(SETTINGS, of), nullable=False) for name, of in NUMBERS.items()},
         "jinja_template": text(json_text(SETTINGS["templates"], "jinja_template"), nullable=False),
         SAMPLERS: integer(json_integer(SETTINGS, "sampler_interval_steps"), nullable=False),
+        "base_model_weight_precision": enum(PRECISION, PRECISIONS, nullable=False),
     }
 
 

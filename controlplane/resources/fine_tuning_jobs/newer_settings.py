@@ -8,6 +8,7 @@ from typing import Any
 from controlplane.errors import invalid
 from controlplane.names import check_id
 from controlplane.resources.fine_tuning_jobs.defaults import Defaults, defaults_for
+from controlplane.resources.fine_tuning_jobs.newer import METHOD_OF_PRECISION, PRECISIONS
 
 DEFAULT_LORA_RANK = 8
 DEFAULT_CONTEXT_LENGTH = 8192
@@ -33,6 +34,7 @@ SETTING_OF_FIELD = {
     "lora_alpha": "lora_alpha",
     "lora_dropout": "lora_dropout",
     "lora_target_modules": "lora_target_modules",
+    "accelerator_count": "accelerator_count",
     "priority": "priority",
     "sampler_checkpoint_save_interval_steps": "sampler_interval_steps",
 }
@@ -50,6 +52,7 @@ def settings_of(given: dict[str, Any], job_id: str) -> dict[str, Any]:
     refuse_contradictions(given)
     settings = {setting: given[field] for field, setting in SETTING_OF_FIELD.items() if field in given}
     settings["model_id"] = settings.get("model_id") or job_id
+    settings["tuning_method"] = METHOD_OF_PRECISION.get(given.get("base_model_weight_precision", ""), "")
     return settings
 
 
@@ -72,6 +75,17 @@ def refuse_contradictions(given: dict[str, Any]) -> None:
         )
     if given.get("eval_auto_carveout") and given.get("evaluation_dataset"):
         raise invalid("evalAutoCarveout has no effect: evaluationDataset is evaluated on", "evalAutoCarveout")
+    refuse_precision(given)
+
+
+def refuse_precision(given: dict[str, Any]) -> None:
+    precision = given.get("base_model_weight_precision", PRECISIONS[0])
+    if precision not in (PRECISIONS[0], *METHOD_OF_PRECISION):
+        raise invalid(
+            f"baseModelWeightPrecision {precision} is not supported: "
+            f"a base is trained on in {' or '.join(METHOD_OF_PRECISION)}",
+            "baseModelWeightPrecision",
+        )
 
 
 def newer_defaults(model_id: str, parameter_count: int, context_length: int) -> Defaults:

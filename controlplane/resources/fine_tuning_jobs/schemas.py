@@ -10,10 +10,14 @@ from controlplane.resources.fine_tuning_jobs.outcome import EvaluationResult, ev
 from controlplane.resources.fine_tuning_jobs.queueing import Priority
 from controlplane.resources.fine_tuning_jobs.states import SEED_NAMES, SEED_STATES
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
+from controlplane.resources.fine_tuning_jobs.warnings import job_warnings, warnings_field
 from controlplane.rest.schema import ApiModel, Int64, OneOf, Status, Timestamp, output_only, write_only
 
 TUNING_METHODS = ("TUNING_METHOD_UNSPECIFIED", "LORA", "QLORA")
 INTERNAL = "it belongs to the original's own machinery"
+AcceleratorCount = Annotated[
+    int, Field(ge=0, le=64, description="Processes that train together, each on an accelerator of its own.")
+]
 
 
 class TextCompletion(ApiModel):
@@ -107,10 +111,7 @@ class FineTuningJob(ApiModel):
         Field(description="LORA, or QLORA: with the base in four bits. The base model's default when unset."),
     ] = TUNING_METHODS[0]
     seed: Annotated[int, Field(ge=0, lt=2**32, description="Of everything random; 0 is unset.")] = 0
-    accelerator_count: Annotated[
-        int,
-        Field(ge=0, le=64, description="Processes that train together, each on an accelerator of its own."),
-    ] = 0
+    accelerator_count: AcceleratorCount = 0
     mask_token: str = ""
     pad_token: str = ""
     cutoff_length: Annotated[int, Field(ge=0, le=10_000_000)] = 0
@@ -128,6 +129,7 @@ class FineTuningJob(ApiModel):
     effective_settings: EffectiveSettings | None = output_only()
     evaluation_result: EvaluationResult | None = output_only()
     lineage: Lineage | None = output_only()
+    warnings: list[str] = warnings_field()
 
 
 class JobMetrics(ApiModel):
@@ -194,6 +196,7 @@ def job_message(row: FineTuningJobRow) -> FineTuningJob:
         progress=JobProgress(**_known(row.progress)) if row.progress else None,
         evaluation_result=evaluation_message(row),
         lineage=lineage_message(chosen.get("lineage", {})),
+        warnings=job_warnings(row),
         wandb_url=row.progress.get("wandb_url", ""),
         wandb_entity=chosen.get("wandb", {}).get("entity", ""),
         wandb_project=chosen.get("wandb", {}).get("project", ""),

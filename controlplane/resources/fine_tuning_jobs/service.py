@@ -58,16 +58,16 @@ def named_dataset(given: dict[str, Any]) -> str:
     return named.pop() if named else ""
 
 
-def refuse_idle_split(given: dict[str, Any]) -> None:
+def refuse_idle_split(given: dict[str, Any], switch: str = "evaluation") -> None:
     """Rows are held out only for an evaluation that has no dataset of its own."""
     split, own = given.get("evaluation_split"), given.get("evaluation_dataset")
     if split in (None, 0, DEFAULT_EVALUATION_SPLIT) or (given.get("evaluation") and not own):
         return
-    why = "evaluationDataset is evaluated on" if own else "set evaluation to evaluate"
+    why = "evaluationDataset is evaluated on" if own else f"set {switch} to evaluate"
     raise invalid(f"evaluationSplit has no effect: {why}", "evaluationSplit")
 
 
-def refuse_odd_batches(given: dict[str, Any]) -> None:
+def refuse_odd_batches(given: dict[str, Any], field: str = "batchSize") -> None:
     batch = given.get("batch_size", 0)
     if batch & (batch - 1):
-        raise invalid(f"batchSize must be a power of 2, and {batch} is not", "batchSize")
+        raise invalid(f"{field} must be a power of 2, and {batch} is not", field)

@@ -6,6 +6,7 @@ from fastapi import Body, Response
 
 from controlplane.auth import Caller
 from controlplane.context import Context, ContextDep, may
+from controlplane.names import ResourceName
 from controlplane.prices import Prices
 from controlplane.queue import INSPECT_DATASET
 from controlplane.resources.fine_tuning_jobs.jobs import plan_job
@@ -18,6 +19,9 @@ from controlplane.resources.inspections.schemas import (
 from controlplane.resources.inspections.service import SHOWN_ROWS
 from controlplane.resources.inspections.states import FAILED, READY
 from controlplane.resources.inspections.tables import InspectionRow
+from controlplane.resources.inspections.wanted import wanted_job
+from controlplane.resources.tables import DatasetRow
+from controlplane.rest.access import find
 from controlplane.rest.responses import reply
 from controlplane.rest.router import collection_router
 from controlplane.rest.schema import Status
@@ -40,10 +44,11 @@ async def inspect_dataset(
     body: Annotated[InspectDatasetRequest, Body()],
 ) -> Response:
     """Waits for a worker as uploads do. While the state is PENDING ask again with the same body."""
-    wanted = service.wanted_job(f"accounts/{account_id}/datasets/{dataset_id}", body)
+    name = ResourceName(account_id, "datasets", dataset_id)
     first, count = max(1, body.first_row), body.row_count or DEFAULT_ROWS
     async with ctx.work(caller) as work:
-        job = await plan_job(work.session, ctx.settings, caller, wanted)
+        dataset = await find(work.session, DatasetRow, name)
+        job = await plan_job(work.session, ctx.settings, caller, wanted_job(dataset, body))
         rows = [await service.ask_for(work.session, service.inspection_of(job))]
         if first + count - 1 > SHOWN_ROWS:
             rows.append(await service.ask_for(work.session, service.inspection_of(job, first)))

@@ -5,10 +5,16 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from controlplane.resources.fine_tuning_jobs.costs import Money
+from controlplane.resources.fine_tuning_jobs.tables import (
+    DPO_JOBS,
+    FINE_TUNING_JOBS,
+    SUPERVISED_FINE_TUNING_JOBS,
+)
 from controlplane.resources.inspections.states import STATES
 from controlplane.rest.schema import ApiModel, Int64, OneOf, Status, output_only
 
 MOST_ROWS = 50
+COLLECTIONS = ("COLLECTION_UNSPECIFIED", FINE_TUNING_JOBS, SUPERVISED_FINE_TUNING_JOBS, DPO_JOBS)
 
 
 class CompletionTemplates(ApiModel):
@@ -24,6 +30,14 @@ class ClassificationFields(ApiModel):
 class InspectDatasetRequest(ApiModel):
     """The job that would read the dataset; what is left out is as the job's default would be."""
 
+    collection: Annotated[
+        str,
+        OneOf(*COLLECTIONS),
+        Field(
+            description="Where the job would be made, whose defaults hold then. When unset, pairs are read "
+            "for dpoJobs and all else for fineTuningJobs."
+        ),
+    ] = COLLECTIONS[0]
     base_model: str = ""
     warm_start_from: str = ""
     evaluation_dataset: Annotated[
@@ -33,6 +47,20 @@ class InspectDatasetRequest(ApiModel):
     text_completion: CompletionTemplates | None = None
     text_classification: ClassificationFields | None = None
     max_context_length: Annotated[int, Field(ge=0, le=10_000_000)] = 0
+    batch_size: Annotated[
+        int,
+        Field(ge=0, le=10_000_000, description="Tokens of a batch; fineTuningJobs have only the next."),
+    ] = 0
+    batch_size_samples: Annotated[int, Field(ge=0, le=4096, description="Rows of a batch.")] = 0
+    gradient_accumulation_steps: Annotated[
+        int, Field(ge=0, le=4096, description="Batches of one step of the optimizer.")
+    ] = 0
+    eval_auto_carveout: Annotated[
+        bool, Field(description="Hold rows out to evaluate on, as `evaluation` of fineTuningJobs does.")
+    ] = False
+    evaluation_split: Annotated[
+        float, Field(ge=0, lt=1, description="The share of them; 0.15, which only fineTuningJobs can change.")
+    ] = 0
     epochs: Annotated[float, Field(ge=0, le=100)] = 0
     lora_rank: Annotated[int, Field(ge=0, le=64)] = 0
     lora_target_modules: list[str] = Field(default_factory=list, max_length=100)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import time
 import uuid
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -17,11 +16,9 @@ from controlplane.context import Context
 from controlplane.errors import ApiError, Code
 from controlplane.prices import Prices
 from controlplane.resources.fine_tuning_jobs.costs import Money
-from controlplane.resources.fine_tuning_jobs.defaults import defaults_for
 from controlplane.resources.fine_tuning_jobs.states import COMPLETED, EARLY_STOPPED
-from controlplane.resources.fine_tuning_jobs.tables import FINE_TUNING_JOBS, FineTuningJobRow
-from controlplane.resources.fine_tuning_jobs.wanted import Wanted
-from controlplane.resources.inspections.schemas import Estimate, InspectDatasetRequest
+from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
+from controlplane.resources.inspections.schemas import Estimate
 from controlplane.resources.inspections.states import FAILED, PENDING, READY
 from controlplane.resources.inspections.tables import InspectionRow
 
@@ -40,48 +37,13 @@ READ = (
     "evaluation",
     "evaluation_split",
     "early_stop",
+    "seed",
 )
 """The settings that a report depends on."""
 MOST_PENDING = 20
 """So many inspections of an account are under way at most: each reads a whole dataset."""
 FIRST_POLL_SECONDS = 0.05
 LAST_POLL_SECONDS = 0.5
-
-COMPLETION_TEMPLATES = {"input_template": "{prompt}", "output_template": "{completion}"}
-JOB_SETTINGS = (
-    "base_model",
-    "warm_start_from",
-    "evaluation_dataset",
-    "epochs",
-    "lora_rank",
-    "lora_target_modules",
-)
-
-
-def wanted_job(dataset: str, body: InspectDatasetRequest) -> Wanted:
-    """The job that would read the dataset as the request says."""
-    given = body.given()
-    settings = {name: given[name] for name in JOB_SETTINGS if name in given}
-    if given.get("max_context_length"):
-        settings["cutoff_length"] = given["max_context_length"]
-    return Wanted(
-        collection=FINE_TUNING_JOBS,
-        job_id="",
-        given={**settings, "dataset": dataset},
-        templates=templates_of(body),
-        defaults=defaults_for,
-        words={"cutoff_length": "maxContextLength"},
-    )
-
-
-def templates_of(body: InspectDatasetRequest) -> dict[str, dict[str, str]]:
-    """What the request names, else what the dataset's format allows: messages, pairs or completions."""
-    if body.text_classification is not None:
-        return {"text_classification": body.text_classification.model_dump()}
-    if body.text_completion is not None:
-        return {"text_completion": body.text_completion.model_dump()}
-    talks = {kind: {"jinja_template": body.jinja_template} for kind in ("conversation", "preference")}
-    return talks if body.jinja_template else {**talks, "text_completion": COMPLETION_TEMPLATES}
 
 
 def inspection_of(job: FineTuningJobRow, first_row: int = 0) -> InspectionRow:
@@ -106,6 +68,7 @@ def inspection_of(job: FineTuningJobRow, first_row: int = 0) -> InspectionRow:
 def key_of(row: InspectionRow) -> str:
     uids = (row.dataset_uid, row.evaluation_dataset_uid, row.base_model_uid, row.warm_start_uid)
     read = {name: row.settings.get(name) for name in READ}
+    read["epochs"] = float(row.settings["epochs"])  # A whole number in some collections.
     what = [row.kind, [str(uid) for uid in uids], read, row.first_row]
     return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
 
@@ -121,6 +84,11 @@ async def of_job(session: AsyncSession, job: FineTuningJobRow) -> InspectionRow 
     if await find_inspection(session, wanted) is None and await has_enough(session, job.account_id):
         return None
     return await ask_for(session, wanted)
+
+
+async def found_of_job(session: AsyncSession, job: FineTuningJobRow) -> InspectionRow | None:
+    """The inspection of a planned job's data, if anybody has asked for it."""
+    return await find_inspection(session, inspection_of(job)) if job.kind in INSPECTED else None
 
 
 async def has_enough(session: AsyncSession, account_id: str) -> bool:
@@ -215,21 +183,17 @@ async def estimate_of(session: AsyncSession, prices: Prices, row: InspectionRow)
 
 async def earlier_rate(session: AsyncSession, row: InspectionRow) -> float:
     """Tokens a second of the last job that was trained on the base model here; 0 when there is none."""
+    rate = FineTuningJobRow.result["metrics"]["tokens_per_second"]
     query = (
-        select(FineTuningJobRow.result)
+        select(rate)
         .where(
             FineTuningJobRow.account_id == row.account_id,
             FineTuningJobRow.base_model_uid == row.base_model_uid,
             FineTuningJobRow.state.in_((COMPLETED, EARLY_STOPPED)),
+            # Those of earlier versions have none.
+            func.jsonb_typeof(rate) == "number",
         )
         .order_by(FineTuningJobRow.end_time.desc())
         .limit(1)
     )
-    return rate_of((await session.scalar(query) or {}).get("metrics") or {})
-
-
-def rate_of(metrics: dict[str, Any]) -> float:
-    try:
-        return float(metrics["tokens_seen"]) / float(metrics["train_runtime"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
-        return 0.0
+    return float(await session.scalar(query) or 0.0)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -10,21 +10,27 @@ from controlplane.resources.fine_tuning_jobs.lineage import Lineage
 from controlplane.resources.fine_tuning_jobs.newer import (
     JOB_STATES,
     NO_BUCKETS,
+    NO_CHOICE,
     NO_REGION,
     NO_RENDERER,
     NO_RESERVATION,
+    PRECISIONS,
     PURPOSES,
     AwsS3Config,
     AzureBlobStorageConfig,
+    BaseModelWeightPrecision,
     SamplerInterval,
     TrainingProgress,
     WandbConfig,
+    only_refused,
     shared_message,
     training_message,
 )
 from controlplane.resources.fine_tuning_jobs.outcome import EvaluationResult
+from controlplane.resources.fine_tuning_jobs.schemas import INTERNAL, AcceleratorCount
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
-from controlplane.rest.schema import ApiModel, OneOf, Status, Timestamp, not_returned, output_only
+from controlplane.resources.fine_tuning_jobs.warnings import warnings_field
+from controlplane.rest.schema import ApiModel, OneOf, Status, Timestamp, output_only
 
 NO_MTP = "multi-token prediction is not trained"
 
@@ -33,7 +39,7 @@ class SupervisedFineTuningJob(ApiModel):
     unsupported: ClassVar[dict[str, str]] = {
         "aws_s3_config": NO_BUCKETS,
         "azure_blob_storage_config": NO_BUCKETS,
-        "is_turbo": "there is one way to train, on one accelerator",
+        "is_turbo": "there is one way to train; acceleratorCount has several accelerators train together",
         "mtp_enabled": NO_MTP,
         "mtp_num_draft_tokens": NO_MTP,
         "mtp_freeze_base_model": NO_MTP,
@@ -43,6 +49,10 @@ class SupervisedFineTuningJob(ApiModel):
         "reservation_target": NO_RESERVATION,
         "region": NO_REGION,
         "renderer_hugging_face_repo_id": NO_RENDERER,
+        "accelerator_type": NO_CHOICE,
+        "custom_image_tag": INTERNAL,
+        "precision": "baseModelWeightPrecision says how the base is held",
+        "extra_args": INTERNAL,
     }
 
     name: str = output_only("")
@@ -91,6 +101,7 @@ class SupervisedFineTuningJob(ApiModel):
     effective_settings: EffectiveSettings | None = output_only()
     evaluation_result: EvaluationResult | None = output_only()
     lineage: Lineage | None = output_only()
+    warnings: list[str] = warnings_field()
     metrics_file_signed_url: str = output_only(
         "", description="Where the trainer's metrics can be read, a JSON object a line; for an hour, on Get."
     )
@@ -107,18 +118,18 @@ class SupervisedFineTuningJob(ApiModel):
     use_purpose: str = ""
     reservation_target: str = ""
     use_reservation: bool = False
-
-    base_model_weight_precision: Any = not_returned()
-    accelerator_type: Any = not_returned()
-    accelerator_count: Any = not_returned()
-    custom_image_tag: Any = not_returned()
-    precision: Any = not_returned()
-    extra_args: Any = not_returned()
+    base_model_weight_precision: BaseModelWeightPrecision = PRECISIONS[0]
+    accelerator_count: AcceleratorCount = 0
+    accelerator_type: str = only_refused("ACCELERATOR_TYPE_UNSPECIFIED")
+    custom_image_tag: str = only_refused("")
+    precision: str = only_refused("PRECISION_UNSPECIFIED")
+    extra_args: list[str] = only_refused([])
 
 
 def job_message(row: FineTuningJobRow) -> SupervisedFineTuningJob:
     return SupervisedFineTuningJob(
         **shared_message(row),
         **training_message(row),
+        accelerator_count=row.settings.get("accelerator_count", 0),
         nodes=1,
     )

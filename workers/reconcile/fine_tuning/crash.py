@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from workers.training.errors import LESS_MEMORY
+
 SIGKILL = 9
 # As a shell or a container tells it.
 KILLED_STATUSES = frozenset({-SIGKILL, 128 + SIGKILL})
 SCARCE_SHARE = 0.05
-LESS_MEMORY = "a smaller micro batch size or cut-off length needs less"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import UTC
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -44,6 +45,7 @@ def job_spec(session: Session, row: FineTuningJobRow, settings: Settings) -> dic
     return {
         "job_uid": str(row.uid),
         "job_name": row.name,
+        "day": row.create_time.astimezone(UTC).date().isoformat(),
         "output_prefix": row.prefix,
         "base_model": source(session, ModelRow, row.base_model_uid),
         "warm_start": source(session, ModelRow, row.warm_start_uid),

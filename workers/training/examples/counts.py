@@ -29,6 +29,8 @@ class Counts:
     trained_tokens: int = 0
     cut_tokens: int = 0
     longest: int = 0
+    longest_row: int = 0
+    """Before cutting."""
     notes: Counter[str] = field(default_factory=Counter)
     """Rows by the code of what is to be said of them."""
     places: dict[str, list[str]] = field(default_factory=dict)
@@ -70,6 +72,7 @@ class Counts:
         for name in SUMS:
             setattr(self, name, getattr(self, name) + getattr(later, name))
         self.longest = max(self.longest, later.longest)
+        self.longest_row = max(self.longest_row, later.longest_row)
         for sums, more in ((self.notes, later.notes), (self.lengths, later.lengths)):
             merge(sums, more)
         for lists, more_lists in ((self.places, later.places), (self.messages, later.messages)):

@@ -144,6 +144,7 @@ def _count_row(
 ) -> list[Example]:
     """The examples that are worth training, cut; of a pair both, while they differ, or none."""
     longest = max(len(example.ids) for example in examples)
+    counts.longest_row = max(counts.longest_row, longest)
     counts.lengths[-(-longest // LENGTH_STEP) * LENGTH_STEP] += 1
     if longest > cutoff:
         counts.truncated_rows += 1
@@ -210,6 +211,11 @@ def split_rows(rows: Sequence[int], share: float, seed: int) -> tuple[list[int],
     chosen = distinct[random.Random(seed).sample(range(len(distinct)), count)]
     held_out = np.isin(numbers, chosen)
     return np.flatnonzero(~held_out).tolist(), np.flatnonzero(held_out).tolist()
+
+
+def spread(count: int, most: int) -> list[int]:
+    """The places of at most `most` of so many, evenly spread."""
+    return [i * count // most for i in range(most)] if count > most else list(range(count))
 
 
 def open_examples(tokenized: Tokenized) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ class Reading:
     """Of a conversation: the chat template, and whose it is."""
     origin: str = ""
     template_tokens: dict[str, str] = field(default_factory=dict)
+    day: date | None = None
+    """What the template takes for today."""
     input_template: str = ""
     """Of a completion; of a classification the field of the text."""
     output_template: str = ""
@@ -46,7 +49,7 @@ class Reading:
     def open(self, encoder: Encoder) -> Iterator[RowReader]:
         """Raises TrainingFailure for a template that does not compile."""
         if self.kind in TALKS:
-            with open_template(self.template, self.template_tokens) as renderer:
+            with open_template(self.template, self.template_tokens, self.day) as renderer:
                 yield TALKS[self.kind](renderer, encoder, self.template)
         elif self.kind == "text_classification":
             yield ClassificationReader(encoder, self.input_template, self.output_template)
@@ -58,7 +61,7 @@ def reading_of(spec: JobSpec, tokenizer: Any) -> Reading:
     """How the job's rows are read; a conversation by the first template that there is."""
     if spec.kind in TALKS:
         template, origin = choose_template(spec.jinja_template, tokenizer.chat_template)
-        return Reading(spec.kind, template, origin, template_tokens(tokenizer))
+        return Reading(spec.kind, template, origin, template_tokens(tokenizer), spec.day)
     return Reading(
         spec.kind, input_template=spec.input_template or "", output_template=spec.output_template or ""
     )
@@ -80,9 +83,9 @@ def template_tokens(tokenizer: Any) -> dict[str, str]:
     }
 
 
-def open_template(template: str, tokens: dict[str, str]) -> TemplateRenderer:
+def open_template(template: str, tokens: dict[str, str], day: date | None) -> TemplateRenderer:
     try:
-        return TemplateRenderer(template, tokens)
+        return TemplateRenderer(template, tokens, day)
     except TemplateProblem as problem:
         raise TrainingFailure(
             "INVALID_ARGUMENT", "TEMPLATE_ERROR", f"the chat template cannot be used: {problem}"

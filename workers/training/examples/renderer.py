@@ -4,9 +4,9 @@ A template can loop for ever or ask for a terabyte, some of it inside one call t
 interrupt. The process counts: it may use so much processor time a row and so much memory, and when it is
 killed for it the row that did it is known.
 
-Lines of JSON over pipes. First {"template", "tokens"}, answered by {"way"}; then {"rows": [{"row", "mark"}]},
-answered by a line {"texts"} for each row, or {"row"}, answered by {"prompt"}. An answer may be {"problem"}
-instead. A question is read to its end before it is answered, so neither side waits for the other to read.
+Lines of JSON over pipes. First {"template", "tokens", "day"}, answered by {"way"}; then {"rows": [{"row",
+"mark"}]}, answered by a line {"texts"} for each row, or {"row"}, answered by {"prompt"}. An answer may be
+{"problem"} instead. A question is read to its end before it is answered, so neither side waits for the other.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any, Self
 
 from workers.training.examples.templates import ChatTemplate, Row, TemplateProblem
@@ -34,10 +35,15 @@ class TemplateRenderer:
     """A template, compiled and run elsewhere. A context manager; raises TemplateProblem."""
 
     def __init__(
-        self, source: str, tokens: Mapping[str, str], row_cpu_seconds: int = ROW_CPU_SECONDS
+        self,
+        source: str,
+        tokens: Mapping[str, str],
+        day: date | None = None,
+        row_cpu_seconds: int = ROW_CPU_SECONDS,
     ) -> None:
         self._seconds = row_cpu_seconds
-        self._first_question = {"template": source, "tokens": dict(tokens)}
+        told = day.isoformat() if day else None
+        self._first_question = {"template": source, "tokens": dict(tokens), "day": told}
         self._deaths = 0
         self._given_up = ""
         """Why nothing is rendered any more."""
@@ -170,7 +176,8 @@ def serve(row_cpu_seconds: int) -> None:
             _tell(_answer(template, question))
             continue
         try:
-            template = ChatTemplate(question["template"], question["tokens"])
+            day = date.fromisoformat(question["day"]) if question["day"] else None
+            template = ChatTemplate(question["template"], question["tokens"], day)
         except TemplateProblem as problem:
             _tell({"problem": str(problem)})
         else:

@@ -25,6 +25,7 @@ READ_BYTES = 1024 * 1024
 CHUNK_BYTES = 2 * 1024 * 1024
 CONTENT_LOST = "CONTENT_LOST"
 TOOLS_LOST = "TOOLS_LOST"
+TOOLS_SHOWN = "TOOLS_SHOWN"
 PLACEHOLDER = re.compile(r"{([^{}]+)}")
 
 CLASSIFICATION_INPUT = "{text}\n\nLabel:"
@@ -157,7 +158,7 @@ class ConversationReader:
             return RowFailure(
                 prepared.place, "TEMPLATE_ERROR", f"the chat template cannot render the row: {texts}"
             )
-        notes = _lost(prepared.talk, texts[-1])
+        notes = _notes(prepared.talk, texts[-1])
         return [read_marks(text, prepared.marks, notes) for text in texts]
 
     def read_prompt(self, row: RawRow) -> str:
@@ -252,16 +253,19 @@ class ClassificationReader(CompletionReader):
         return _as_text(row.fields.get(self._label_field)).strip()
 
 
-def _lost(talk: Row, text: str) -> list[str]:
-    """What the row says and the text does not. Answers are looked at elsewhere, results may be quoted."""
+def _notes(talk: Row, text: str) -> list[str]:
+    """What the row says and the text does not. Answers are looked at elsewhere, results may be quoted.
+
+    That it shows the row's tools is noted too.
+    """
     said = [message["content"] for message in talk.messages if message.get("role") in ("system", "user")]
     names = [tool["function"]["name"] for tool in talk.tools or ()]
-    lost = []
+    notes = []
     if not all(content.strip() in text for content in said):
-        lost.append(CONTENT_LOST)
-    if not all(name in text for name in names):
-        lost.append(TOOLS_LOST)
-    return lost
+        notes.append(CONTENT_LOST)
+    if names:
+        notes.append(TOOLS_SHOWN if all(name in text for name in names) else TOOLS_LOST)
+    return notes
 
 
 def _completion_template(template: str) -> str:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, date, datetime
 from typing import Any, NoReturn
 
 import jinja2
@@ -53,14 +53,17 @@ class Row:
 
 
 class ChatTemplate:
-    """A compiled template. `tokens`: `bos_token` and the tokenizer's other special tokens, by their names."""
+    """A compiled template. `tokens`: `bos_token` and the tokenizer's other special tokens, by their names.
 
-    def __init__(self, source: str, tokens: Mapping[str, str]) -> None:
+    `day`: what `strftime_now` tells; today in UTC where nobody says.
+    """
+
+    def __init__(self, source: str, tokens: Mapping[str, str], day: date | None = None) -> None:
         if len(source) > MAX_TEMPLATE_CHARACTERS:
             raise TemplateProblem(f"it is longer than {MAX_TEMPLATE_CHARACTERS} characters")
         self._tokens = dict(tokens)
         self._mark = ""
-        environment = _environment(self._marked)
+        environment = _environment(self._marked, day or datetime.now(UTC).date())
         try:
             tree = environment.parse(source)
             self.way = _way_of(tree)
@@ -170,7 +173,7 @@ class _GenerationBlock(Extension):
         return mark(caller())
 
 
-def _environment(mark: Callable[[str], str]) -> ImmutableSandboxedEnvironment:
+def _environment(mark: Callable[[str], str], day: date) -> ImmutableSandboxedEnvironment:
     """Blocks, filters and functions as chat templates know them; no loader, so nothing can be included."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationBlock, "jinja2.ext.loopcontrols"]
@@ -178,7 +181,7 @@ def _environment(mark: Callable[[str], str]) -> ImmutableSandboxedEnvironment:
     environment.extend(mark=mark)
     environment.filters["tojson"] = _to_json
     environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    environment.globals["strftime_now"] = lambda form: day.strftime(form)
     return environment
 
 

@@ -42,6 +42,11 @@ def context_length(folder: Path) -> int:
     return sizes.context if sizes else 0
 
 
+def model_type(folder: Path) -> str:
+    """The family of the model, in the words of its configuration."""
+    return str(json.loads((folder / "config.json").read_text()).get("model_type") or "")
+
+
 def vocabulary_size(folder: Path) -> int:
     """The tokens that the model has weights for; 0 where its configuration does not say."""
     sizes = _sizes(folder)

@@ -181,6 +181,15 @@ def _kept_by_a_layer(shape: ModelShape, load: Load) -> int:
 
 
 @dataclass(frozen=True)
+class Way:
+    """How rows go through the model. Another way sums in another order."""
+
+    micro_batch_size: int
+    checkpointing: bool
+    shards: int
+
+
+@dataclass(frozen=True)
 class Fit:
     """How a job is to run on the devices there are."""
 
@@ -192,6 +201,10 @@ class Fit:
     def is_divided(self) -> bool:
         """Each process keeps a part of the base, and all go through the layers in step."""
         return self.load.shards > 1
+
+    @property
+    def way(self) -> Way:
+        return Way(self.micro_batch_size, self.load.checkpointing, self.load.shards)
 
 
 class DoesNotFit(Exception):
@@ -206,14 +219,16 @@ def find_fit(
     fixed: int = GIB,
     processes: int = 1,
     others: Sequence[int] = (),
+    kept: Way | None = None,
 ) -> Fit:
     """The first way that fits into `available` bytes a process. Raises DoesNotFit.
 
     `load` is of a micro batch of `micro_batch_size` rows. The base is divided among the job's `processes`
     only where it does not fit whole. `others`: how many the job could have had as well, for the advice.
+    `kept`: the way of an earlier attempt, which is taken before all others.
     """
     room = int(available * USABLE)
-    for rows, tried in _ways(load, micro_batch_size, processes):
+    for rows, tried in _ways(load, micro_batch_size, processes, kept):
         need = footprint(shape, tried, fixed)
         if need.total <= room:
             return Fit(tried, rows, need)
@@ -224,12 +239,16 @@ def find_fit(
     )
 
 
-def _ways(load: Load, micro_batch_size: int, processes: int) -> Iterator[tuple[int, Load]]:
+def _ways(load: Load, micro_batch_size: int, processes: int, kept: Way | None) -> Iterator[tuple[int, Load]]:
     """From the fastest on: as it is, with checkpointing, and with ever fewer rows; then the same with parts.
 
     Fewer rows divide those of a micro batch, so that a step stays what it is. Four bits are not divided.
     """
     a_row = load.tokens // micro_batch_size
+    if kept:
+        rows = kept.micro_batch_size
+        again = replace(load, checkpointing=kept.checkpointing, shards=kept.shards)
+        yield rows, replace(again, tokens=a_row * rows)
     for shards in sorted({load.shards, load.shards if load.quantized else processes}):
         yield micro_batch_size, replace(load, shards=shards)
         for rows in range(micro_batch_size, 0, -1):
@@ -249,7 +268,7 @@ def _advice(shape: ModelShape, load: Load, room: int, fixed: int, others: Sequen
     found = ["with QLORA as its tuning method"] if fits(quantized=True, shards=1) else []
     if count := next((count for count in others if fits(quantized=False, shards=count)), 0):
         method = "with LORA as its tuning method, " if load.quantized else ""
-        found.append(f"{method}divided among {count} accelerators (acceleratorCount of a fineTuningJob)")
+        found.append(f"{method}divided among {count} accelerators (acceleratorCount)")
     if found:
         return f"{' or '.join(found)} it would fit"
     if others:

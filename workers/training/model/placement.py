@@ -14,7 +14,7 @@ from controlplane.checks.lora_targets import tunable_modules
 from workers.runtimes.node_memory import memory_now
 from workers.training.config import MOST_PROCESSES, JobSpec
 from workers.training.errors import TrainingFailure
-from workers.training.model.footprint import GIB, DoesNotFit, Fit, Load, ModelShape, find_fit
+from workers.training.model.footprint import GIB, DoesNotFit, Fit, Load, ModelShape, Way, find_fit
 
 FULL_PRECISION_BYTES = 4 * 1024**3
 """On the CPU, weights up to this size are held in 32 bits, which trains better and there is also faster."""
@@ -41,7 +41,7 @@ class Node:
             ]
             if len(sizes) < processes:
                 raise TrainingFailure(
-                    "FAILED_PRECONDITION",
+                    "RESOURCE_EXHAUSTED",  # Another node may have more.
                     "TOO_FEW_ACCELERATORS",
                     f"the job is to run on {processes} accelerators, and its node gave it {len(sizes)}",
                 )
@@ -64,10 +64,13 @@ def attention_kernel(on_gpu: bool) -> str:
     return "flash_attention_2" if on_gpu and is_flash_attn_2_available() else "sdpa"
 
 
-def place_job(spec: JobSpec, base: Path, micro_batch_size: int, longest: int, node: Node) -> Fit:
+def place_job(
+    spec: JobSpec, base: Path, micro_batch_size: int, longest: int, node: Node, kept: Way | None = None
+) -> Fit:
     """How the job runs in the node's memory; raises TrainingFailure DOES_NOT_FIT with the numbers.
 
-    `longest`: tokens of a row, all the texts of it that are in memory together.
+    `longest`: tokens of a row, all the texts of it that are in memory together. `kept`: how an earlier
+    attempt ran.
     """
     config = json.loads((base / "config.json").read_text())
     config |= config.get("text_config") or {}
@@ -84,7 +87,7 @@ def place_job(spec: JobSpec, base: Path, micro_batch_size: int, longest: int, no
     shape = ModelShape.of(config, parameter_count(spec, config))
     others = shared_by(spec) if node.on_gpu else []  # A CPU's memory does not grow with their number.
     try:
-        return find_fit(shape, load, micro_batch_size, node.available, fixed, spec.processes, others)
+        return find_fit(shape, load, micro_batch_size, node.available, fixed, spec.processes, others, kept)
     except DoesNotFit as problem:
         what = "accelerator" if node.on_gpu else "process on the CPU"
         raise TrainingFailure(

@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from trl import DPOConfig
 
+from workers.training.examples.held_out import held_out_of
 from workers.training.examples.pairs import PairCollator, pack_pairs, pair_up
 from workers.training.inputs import Inputs
 from workers.training.job import Job
 from workers.training.objectives.objective import Examples, Objective, TrainerParts
 from workers.training.objectives.preference_trainers import OrpoTrainer, PreferenceTrainer
-from workers.training.objectives.supervised import data_of, held_out_of
+from workers.training.objectives.supervised import data_of
 from workers.training.outcome.evaluate import Evaluation
 from workers.training.preflight.findings import refuse
 from workers.training.preflight.report import check_data
@@ -35,6 +36,7 @@ def prepare_examples(job: Job, inputs: Inputs, tokenizer: Any) -> Examples:
     """Tokenize and check the pairs, hold some out for evaluation, and pack, where the job asks for it."""
     checked = check_data(data_of(job, inputs, tokenizer), inputs.base, tokenizer, job.work_dir)
     job.report.check(checked)
+    job.warn(*checked.warnings)
     refuse(checked.findings)
     log.info("%d pairs, %d tokens", checked.train.rows_trained, checked.train.tokens)
     paired = [pair_up(found, found.path.with_suffix(".pairs.arrow")) for found in checked.tokenized]

@@ -9,13 +9,8 @@ from typing import Any
 
 from trl import SFTConfig, SFTTrainer
 
-from workers.training.examples.dataset import (
-    Tokenized,
-    count_tokens,
-    open_examples,
-    pack_examples,
-    split_rows,
-)
+from workers.training.examples.dataset import pack_examples
+from workers.training.examples.held_out import held_out_of
 from workers.training.examples.reading import reading_of
 from workers.training.examples.tokenizer import stop_token_ids
 from workers.training.inputs import Inputs
@@ -39,6 +34,7 @@ def prepare_examples(job: Job, inputs: Inputs, tokenizer: Any) -> Examples:
     """Tokenize and check the datasets, hold rows out for evaluation, and pack, where the job asks for it."""
     checked = check_data(data_of(job, inputs, tokenizer), inputs.base, tokenizer, job.work_dir)
     job.report.check(checked)
+    job.warn(*checked.warnings)
     refuse(checked.findings)
     counts, longest = checked.train, checked.longest
     log.info("%d rows, %d tokens, %d of them trained", counts.rows_in, counts.tokens, counts.trained_tokens)
@@ -56,33 +52,6 @@ def prepare_examples(job: Job, inputs: Inputs, tokenizer: Any) -> Examples:
 def data_of(job: Job, inputs: Inputs, tokenizer: Any) -> Data:
     spec, reading = job.spec, reading_of(job.spec, tokenizer)
     return Data(reading, inputs.dataset, inputs.evaluation_dataset, spec.cutoff_length, spec.epochs)
-
-
-def held_out_of(job: Job, tokenized: list[Tokenized]) -> tuple[Any, Any | None]:
-    """Examples to train on and to evaluate on: of two datasets, or of one that is split."""
-    examples = open_examples(tokenized[0])
-    if len(tokenized) > 1:
-        job.report.rows_evaluated = tokenized[1].counts.rows_trained
-        return examples, open_examples(tokenized[1])
-    if not job.spec.evaluates or not job.spec.evaluation_split:
-        return examples, None
-    return hold_out(job, examples)
-
-
-def hold_out(job: Job, examples: Any) -> tuple[Any, Any | None]:
-    # Not as a list, since there may be millions. The library's own arrays look for images of other libraries.
-    rows = examples.select_columns("row").with_format("arrow")[:]["row"].to_numpy()
-    train, held_out = split_rows(rows, job.spec.evaluation_split, job.spec.seed)
-    if not held_out:
-        job.report.warnings.append("nothing was evaluated: of a single row none can be held out")
-        return examples, None
-    job.report.rows_evaluated = len(set(rows[held_out].tolist()))
-    job.report.rows_trained -= job.report.rows_evaluated
-    evaluated = examples.select(held_out)
-    tokens, trained = count_tokens(evaluated)
-    job.report.tokens -= tokens
-    job.report.trained_tokens -= trained
-    return examples.select(train), evaluated
 
 
 class SupervisedTrainer(SFTTrainer):

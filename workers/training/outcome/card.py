@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -14,7 +15,10 @@ from workers.training.examples.rows import CLASSIFICATION_INPUT
 from workers.training.job import Job
 
 CARD = "README.md"
-PACKAGES = ("hearth", "torch", "transformers", "peft", "trl", "accelerate")
+PACKAGES = (
+    *("hearth", "torch", "transformers", "tokenizers", "datasets", "peft", "trl", "accelerate"),
+    "bitsandbytes",
+)
 SETTINGS = (
     "kind",
     "epochs",
@@ -26,11 +30,11 @@ SETTINGS = (
     "batch_tokens",
     "lora_rank",
     "alpha",
-    "lora_target_modules",
+    "lora_dropout",
     "cutoff_length",
     "quantize_base",
+    "processes",
     "early_stop",
-    "evaluation_split",
     "seed",
 )
 SCORES = {
@@ -44,13 +48,17 @@ SCORES = {
 
 def write_card(folder: Path, job: Job, step: int | None = None) -> str:
     """Write the card beside the adapter, and return its name. `step`: of an adapter from the way there."""
-    (folder / CARD).write_text(render_card(job, step), encoding="utf-8")
+    modules = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["target_modules"]
+    (folder / CARD).write_text(render_card(job, modules, step), encoding="utf-8")
     return CARD
 
 
-def render_card(job: Job, step: int | None = None) -> str:
-    """Only what is the same in every run of the job: no times, no speeds, no places."""
-    parts = [_front(job.spec), _opening(job, step), _data(job), _settings(job.spec)]
+def render_card(job: Job, modules: Sequence[str], step: int | None = None) -> str:
+    """Only what is the same in every run of the job: no times, no speeds, no places.
+
+    `modules`: the layers that are adapted.
+    """
+    parts = [_front(job.spec), _opening(job, step), _data(job), _settings(job, modules)]
     if step is None:
         parts.append(_evaluation(job.report.evaluation))
     return "\n".join([*parts, _versions(job.spec), _limits(job)])
@@ -81,13 +89,27 @@ def _data(job: Job) -> str:
     return f"## Data\n\n{_table(('', 'dataset', 'SHA-256'), rows)}\n{counted}"
 
 
-def _settings(spec: JobSpec) -> str:
+def _settings(job: Job, modules: Sequence[str]) -> str:
+    spec = job.spec
     rows = [(name.replace("_", " "), _shown(getattr(spec, name))) for name in SETTINGS]
+    rows.append(("modules", ", ".join(sorted(modules))))
+    if spec.input_template is None:
+        rows.append(("chat template", _template(job)))
+    if spec.evaluates and not spec.evaluation_dataset and job.report.rows_evaluated:
+        rows.append(("evaluation split", _shown(spec.evaluation_split)))
     if preference := spec.preference:
         strengths = {"dpo": ("beta", preference.beta), "orpo": ("lambda", preference.odds_weight)}
         name, value = strengths[preference.method]
         rows += [("method", preference.method), (name, _shown(value))]
-    return f"## Settings\n\n{_table(('setting', 'value'), rows)}"
+    packs = "A batch counts packs of rows.\n" if spec.batch_tokens else ""
+    return f"## Settings\n\n{_table(('setting', 'value'), rows)}{packs}"
+
+
+def _template(job: Job) -> str:
+    if job.spec.jinja_template is not None:
+        return "of its own, in `fireworks.json`"
+    generic = any(finding["code"] == "GENERIC_TEMPLATE" for finding in job.report.findings)
+    return "the generic one" if generic else "the base model's"
 
 
 def _evaluation(found: Mapping[str, Any]) -> str:
@@ -106,7 +128,8 @@ def _versions(spec: JobSpec) -> str:
     started = [("base model", *_source(spec.base_model))]
     if spec.warm_start:
         started.append(("went on from", *_source(spec.warm_start)))
-    packages = [(name, installed(name)) for name in PACKAGES] + [("python", platform.python_version())]
+    used = [name for name in PACKAGES if name != "bitsandbytes" or spec.quantize_base]
+    packages = [(name, installed(name)) for name in used] + [("python", platform.python_version())]
     return (
         f"## Versions\n\n{_table(('', 'model', 'SHA-256'), started)}\n"
         f"{_table(('package', 'version'), packages)}"
@@ -145,8 +168,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ", ".join(value) or "all linear layers"
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from workers.training.examples.dataset import spread
 from workers.training.examples.encoding import IGNORED
 
 MOST_ASKED = 500
@@ -83,9 +84,7 @@ def measure_exact_match(
 
 def short_questions(examples: Any) -> Iterator[Question]:
     """The rows to ask, those of about the same length beside each other."""
-    count = len(examples)
-    chosen = range(count) if count <= MOST_ASKED else [i * count // MOST_ASKED for i in range(MOST_ASKED)]
-    found = (question_of(examples[i]) for i in chosen)
+    found = (question_of(examples[i]) for i in spread(len(examples), MOST_ASKED))
     short = [question for question in found if question.prompt and len(question.answer) <= LONGEST_ANSWER]
     yield from sorted(short, key=lambda question: len(question.prompt))
 

@@ -44,6 +44,7 @@ class Report:
     evaluation: dict[str, Any] = field(default_factory=dict)
     """On held-out rows: {"before": scores, "after": scores}, see `evaluate.Evaluation.as_message`."""
     warnings: list[str] = field(default_factory=list)
+    """Filled by `Job.warn`."""
 
     findings: list[dict[str, Any]] = field(default_factory=list)
     """What was found in the data before training: code, severity, sentence, hint, rows, places."""
@@ -55,7 +56,6 @@ class Report:
         self.count(checked.train)
         self.masking = checked.masking
         self.findings = [finding.to_dict() for finding in checked.findings]
-        self.warnings += [finding.told() for finding in checked.findings if finding.severity == "WARNING"]
 
     def count(self, counts: Counts) -> None:
         self.rows_in = counts.rows_in

@@ -14,7 +14,8 @@ from typing import Any, Literal
 from workers.training.errors import TrainingFailure
 from workers.training.examples.counts import Counts
 from workers.training.examples.duplicates import Repeats
-from workers.training.examples.reading import GENERIC, GIVEN, OF_MODEL
+from workers.training.examples.reading import GENERIC, OF_MODEL
+from workers.training.examples.rows import TOOLS_SHOWN
 
 MAX_EXAMPLES = 3_000_000
 """Of examples × epochs, as the original has it."""
@@ -128,11 +129,12 @@ FINDINGS = {
         "the template leaves out the tools: {rows}",
         "The model learns calls of tools that it was not told of. Give the job a template that writes them.",
     ),
-    "ENGINE_TEMPLATE": Kind(
+    "TOOLS_IN_WORDS": Kind(
         "WARNING",
-        "the job has a chat template of its own, and engines render chats with the base model's",
-        "Ask the addon through /completions, with the prompt as your template writes it; or train with the "
-        "base model's template.",
+        "the template shows tools in a form of which the engine reads no calls: {rows}",
+        "When the model is served, it is told of tools in words and is to call them in JSON, which is not "
+        "what it learns here. Ask it through /completions, or train with a template of the base model's "
+        "form.",
     ),
     "GENERIC_TEMPLATE": Kind(
         "WARNING",
@@ -195,6 +197,8 @@ class Facts:
     epochs: float = 1.0
     origin: str = OF_MODEL
     prompt_differs: bool = False
+    tools_in_words: bool = False
+    """The engine does not read the calls that the template writes."""
     tokenizer_size: int = 0
     vocabulary_size: int = 0
     """Of the model: the tokens that it has weights for."""
@@ -235,7 +239,7 @@ def _of_rows(counts: Counts, facts: Facts) -> Iterator[Finding]:
                 places,
                 cutoff=facts.cutoff,
                 cut_tokens=f"{counts.cut_tokens:,}",
-                longest=f"{max(counts.lengths, default=0):,}",
+                longest=f"{counts.longest_row:,}",
                 tokenizer_size=facts.tokenizer_size,
                 vocabulary_size=facts.vocabulary_size,
             )
@@ -255,8 +259,8 @@ def _of_whole(facts: Facts) -> Iterator[Finding]:
         yield _finding("CUTOFF_LOWERED", cutoff=facts.cutoff)
     if facts.prompt_differs:
         yield _finding("PROMPT_DIFFERS")
-    if facts.origin == GIVEN:
-        yield _finding("ENGINE_TEMPLATE")
+    if facts.tools_in_words and facts.train.notes[TOOLS_SHOWN]:
+        yield _finding("TOOLS_IN_WORDS", facts.train.notes[TOOLS_SHOWN])
     if facts.origin == GENERIC:
         yield _finding("GENERIC_TEMPLATE")
     if facts.train.rows_trained > 1 and len(facts.train.answers) == 1:

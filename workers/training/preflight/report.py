@@ -10,15 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from controlplane.checks.templates import too_long
+from controlplane.checks.tool_calls import tool_parser
+from workers.training.errors import TrainingFailure
 from workers.training.examples.counts import Counts, histogram
 from workers.training.examples.dataset import Tokenized
 from workers.training.examples.duplicates import repeated_rows, rows_in_both
 from workers.training.examples.encoding import Encoder
 from workers.training.examples.pool import tokenize_files
-from workers.training.examples.reading import Reading, start_of
+from workers.training.examples.reading import GIVEN, Reading, choose_template, start_of
 from workers.training.examples.rows import ConversationReader
-from workers.training.examples.tokenizer import context_length, stop_token_ids, vocabulary_size
+from workers.training.examples.tokenizer import (
+    context_length,
+    model_type,
+    stop_token_ids,
+    vocabulary_size,
+)
 from workers.training.preflight.findings import Facts, Finding, find
+from workers.validation.chat_template import InvalidTemplate, check_chat_template
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,10 @@ class Checked:
     cutoff: int
 
     @property
+    def warnings(self) -> list[str]:
+        return [finding.told() for finding in self.findings if finding.severity == "WARNING"]
+
+    @property
     def train(self) -> Counts:
         return self.tokenized[0].counts
 
@@ -57,6 +70,8 @@ def check_data(data: Data, base: Path, tokenizer: Any, folder: Path) -> Checked:
 
     Raises TrainingFailure only for a template that cannot be used at all.
     """
+    if data.reading.origin == GIVEN:
+        require_servable(data.reading.template)
     encoder = Encoder(tokenizer, stop_token_ids(base, tokenizer), vocabulary_size(base))
     cutoff = min(data.cutoff, context_length(base) or data.cutoff)
     with data.reading.open(encoder) as reader:
@@ -78,10 +93,29 @@ def check_data(data: Data, base: Path, tokenizer: Any, folder: Path) -> Checked:
         epochs=data.epochs,
         origin=data.reading.origin,
         prompt_differs=start.prompt_differs,
+        tools_in_words=not reads_calls(data.reading.template, tokenizer.chat_template, model_type(base)),
         tokenizer_size=len(tokenizer),
         vocabulary_size=vocabulary_size(base),
     )
     return Checked(tokenized, find(facts), masking, cutoff)
+
+
+def require_servable(template: str) -> None:
+    """Raises TrainingFailure for a template with which the adapter would be refused in the end."""
+    reason = too_long(template)
+    try:
+        check_chat_template(template)
+    except InvalidTemplate as error:
+        reason = str(error)
+    if reason:
+        message = f"the chat template cannot be served: {reason}"
+        raise TrainingFailure("INVALID_ARGUMENT", "TEMPLATE_ERROR", message)
+
+
+def reads_calls(template: str, of_model: Any, family: str) -> bool:
+    """Whether the engine reads the calls that this template writes: it has the base model's reader."""
+    parser = tool_parser(template, family)
+    return parser is not None and parser == tool_parser(choose_template(None, of_model)[0], family)
 
 
 def summary(counts: Counts) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from workers.training.job import Job
 from workers.training.model.adapter import dress_adapter
 from workers.training.model.memory import peak_memory
 from workers.training.objectives.objective import Examples, Objective
+from workers.training.outcome.card import write_card
 from workers.training.outcome.evaluate import Evaluation
 from workers.training.outcome.result import outlast_outages
 from workers.training.plan import StepPlan
@@ -41,6 +42,10 @@ REWARDS = ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/
 LOGGED = ("loss", "learning_rate", "grad_norm", "mean_token_accuracy", *REWARDS)
 SHOWN = ("loss", "learning_rate", "grad_norm")
 SHOWN_OF_PAIRS = {"reward_accuracy": "rewards/accuracies", "reward_margin": "rewards/margins"}
+
+
+class NothingLeft(Exception):
+    """The job goes on after what was its last step."""
 
 
 class ReportSteps(TrainerCallback):
@@ -134,15 +139,21 @@ class EvaluateHeldOut(TrainerCallback):
         # An earlier attempt was stopped while it evaluated.
         elif self._is_due(state.global_step) and state.global_step < state.max_steps:
             self.evaluate(state.global_step)
+            # Stopped once more: a step would come between the checkpoint and its evaluation.
+            self.stop.carry_out()
+        self._stop_if_over(control)
         self._progress.update(phase="TRAINING")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step < state.max_steps and self._is_due(state.global_step):
             self.evaluate(state.global_step)
             self._progress.update(phase="TRAINING")
-            if self._early_stop and self.state.worse_in_a_row >= PATIENCE:
-                log.info("no better loss in %d evaluations: stopping early", PATIENCE)
-                control.should_training_stop = True
+            self._stop_if_over(control)
+
+    def _stop_if_over(self, control: Any) -> None:
+        if self._early_stop and self.state.worse_in_a_row >= PATIENCE:
+            log.info("no better loss in %d evaluations: stopping early", PATIENCE)
+            control.should_training_stop = True
 
     def evaluate(self, step: int) -> Evaluation | None:
         """Evaluate the model as it is after `step`; None when the job is asked to stop meanwhile."""
@@ -155,20 +166,24 @@ class EvaluateHeldOut(TrainerCallback):
             self._compare(step, found.loss)
         return found
 
-    def asked(self, step: int, found: Evaluation) -> Evaluation:
-        """The evaluation with the answers that the model gives now, where answers can be compared."""
+    def asked(self, step: int, found: Evaluation, kept_step: int) -> Evaluation:
+        """The evaluation with the answers that the model gives now, where answers can be compared.
+
+        The model may be that of an earlier step, `kept_step`. Metrics stand in the order of steps even then.
+        """
         if self._objective.ask is None:
             return found
         self._progress.update(phase="EVALUATING")
         exact = self._objective.ask(self.trainer, self._examples, lambda: self.stop.requested)
         if exact is not None:
-            self._progress.add_metrics({"step": step, "eval_exact_match": exact.share})
-            log.info("after step %d %d of %d answers are exact", step, exact.matched, exact.rows)
+            kept = {"kept_step": kept_step} if kept_step != step else {}
+            self._progress.add_metrics({"step": step, **kept, "eval_exact_match": exact.share})
+            log.info("after step %d %d of %d answers are exact", kept_step, exact.matched, exact.rows)
         return replace(found, exact=exact)
 
     def _evaluate_before(self) -> None:
         found = self._measure(0)
-        before = self.asked(0, found) if found is not None else None
+        before = self.asked(0, found, 0) if found is not None else None
         # No step has been made: who goes on begins with this evaluation.
         self.stop.carry_out()
         if before is not None:
@@ -207,10 +222,22 @@ class EvaluateHeldOut(TrainerCallback):
         return step > self.state.evaluated_step and step % self._plan.evaluation_steps == 0
 
 
+class EndAtOnce(TrainerCallback):
+    """Raises NothingLeft where it is decided before the first step: the trainer would make one all the same.
+
+    The last of the callbacks.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if control.should_training_stop:
+            raise NothingLeft
+
+
 class KeepCheckpoints(TrainerCallback):
     """Checkpoints by time (or every so many steps), uploaded; one more when the job is asked to stop."""
 
     def __init__(self, job: Job, state: JobState) -> None:
+        self._job = job
         self._spec = job.spec
         self._state = state
         self._store = job.store
@@ -235,6 +262,7 @@ class KeepCheckpoints(TrainerCallback):
         started = time.monotonic()
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         dress_adapter(folder, self._spec)
+        write_card(folder, self._job, state.global_step)
         self._state.write(folder)
         self._progress.save_metrics(folder / METRICS_FILE)
         if self._best.exists():

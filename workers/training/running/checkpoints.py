@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from controlplane.storage import ObjectNotFound, ObjectStore
+from workers.training.model.footprint import Way
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ CHECKPOINT_FILES = (
     METRICS_FILE,
     BEST_ADAPTER,
     "fireworks.json",
+    "README.md",
 )
 """What resuming reads, and a model made of it. The rest is the base model's or of no use."""
 RANDOM_STATES = "rng_state_*.pth"
@@ -161,6 +163,8 @@ class JobState(BaseModel):
     worse_in_a_row: int = 0
     before: dict[str, Any] = {}
     """What the evaluation found before the first step."""
+    way: Way | None = None
+    """How the rows go through the model; None in checkpoints of earlier versions."""
 
     @classmethod
     def read(cls, folder: Path | None) -> JobState:

@@ -52,6 +52,8 @@ class Progress:
     """Of the trainer, on the machine."""
     gpu_memory_bytes: int = 0
     """The most that was allocated on its accelerator; 0 without one."""
+    warnings: tuple[str, ...] = ()
+    """What the owner should know, see `Job.warn`."""
     wandb_url: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
     """What it runs with, see `effective.py`."""

@@ -43,7 +43,7 @@ class KeepSamplers(TrainerCallback):
             upload_folder(self._job.store, f"{self._prefix}sampler-{step}/", folder, names)
             drop_oldest(self._job.store, self._prefix)
         except StorageUnavailable as error:
-            self._job.report.warnings.append(f"the adapter of step {step} was not kept: {error}")
+            self._job.warn(f"the adapter of step {step} was not kept: {error}")
             return
         log.info("the adapter of step %d is kept", step)
 

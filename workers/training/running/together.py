@@ -75,12 +75,18 @@ class WaitForRanks(TrainerCallback):
 
 
 class FollowFirst(TrainerCallback):
-    """What the first rank's callbacks decide after a step is done by all. The last of the callbacks."""
+    """What the first rank's callbacks decide is done by all. Comes after them."""
 
     def __init__(self, rank: Rank) -> None:
         self._rank = rank
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._follow(control)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._follow(control)
+
+    def _follow(self, control: Any) -> None:
         decided = from_first(self._rank, lambda: {name: getattr(control, name) for name in DECISIONS})
         for name, value in decided.items():
             setattr(control, name, value)

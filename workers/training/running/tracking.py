@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +11,6 @@ from typing import Any, Protocol
 from workers.training.config import JobSpec, Wandb
 from workers.training.errors import EXIT_INTERRUPTED, Interrupted
 from workers.training.job import Job
-
-log = logging.getLogger(__name__)
 
 KEY_VARIABLE = "WANDB_API_KEY"
 """Holds the key in the environment that a trainer starts with: a specification holds no secrets."""
@@ -141,9 +138,7 @@ def finish(job: Job, run: Run, exit_code: int) -> None:
 
 
 def warn(job: Job, why: str) -> None:
-    message = f"nothing is logged to Weights & Biases: {why}"
-    log.warning("%s", message)
-    job.report.warnings.append(message)
+    job.warn(f"nothing is logged to Weights & Biases: {why}")
 
 
 def without_key(text: str, key: str) -> str:
