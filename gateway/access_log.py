@@ -74,7 +74,8 @@ class Lines:
 class AccessLog:
     """ASGI middleware: logs, counts and traces requests. Endpoints add to `scope["notes"]` what they learn.
 
-    They find an id that no other request has as `scope["unique_id"]`, and the trace as `scope["trace"]`.
+    They find an id that no other request has as `scope["unique_id"]`, the trace as `scope["trace"]`, and the
+    gateway as `scope["gateway"]`.
     """
 
     def __init__(self, app: ASGIApp, lines: Lines) -> None:
@@ -86,6 +87,7 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         gateway: Gateway = scope["app"].state.gateway
+        scope["gateway"] = gateway
         given, traceparent = given_ids(scope["headers"])
         scope["unique_id"] = unique = new_id()
         notes = {"request_id": given or unique}

@@ -86,15 +86,13 @@ class Balancer:
 
     def take(self, target: Target) -> Callable[[], None]:
         """Count the target as busy until what is returned is called."""
-        uid = target.replica_uid
-        self.in_flight[uid] += 1
+        uid, in_flight = target.replica_uid, self.in_flight
+        in_flight[uid] = in_flight.get(uid, 0) + 1
 
         def release() -> None:
-            left = self.in_flight[uid] - 1
+            left = in_flight.pop(uid) - 1
             if left:
-                self.in_flight[uid] = left
-            else:
-                del self.in_flight[uid]
+                in_flight[uid] = left
 
         return release
 

@@ -68,12 +68,18 @@ class Connection(asyncio.Protocol):
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | Bound | None = None
         self._busy = self._lasting = self._paused = False
-        self._clear()
+        self._parts: list[bytes] = []
+        # A stream has hundreds of chunks, several in each piece that is read: no call of ours for each.
+        self.on_body = self._parts.append
+        self._held = 0
+        """Bytes that have been read since parts were taken."""
+        self._failure: Exception | None = None
+        self._heard_any = False
 
     def _clear(self) -> None:
-        self._parts: list[bytes] = []
+        self._parts.clear()
         self._held = 0
-        self._failure: Exception | None = None
+        self._failure = None
         self._heard_any = False
         self.status = 0
         self.ended = False
@@ -83,17 +89,23 @@ class Connection(asyncio.Protocol):
         return not self._busy and not self._transport.is_closing()
 
     async def ask(self, request: bytes) -> None:
-        """Send a request and wait for the head of its answer."""
+        """Send a request and wait for the head of its answer; it is released when there is none."""
         self._clear()
         self._busy = True
         self._heard = self._loop.time()
         self._timer = self._timers.after(self._limits.silence_seconds, self._look)
         self._transport.write(request)
-        while not self.status:
-            await self._more()
+        try:
+            while not self.status:
+                await self._more()
+        except BaseException:
+            self.release()
+            raise
 
     async def read(self, limit: int) -> bytes:
         """The whole answer; Broken when it is larger than `limit`."""
+        if self.ended and self._held <= limit:
+            return self._take()
         found: list[bytes] = []
         size = 0
         while part := await self.part():
@@ -109,8 +121,11 @@ class Connection(asyncio.Protocol):
             if self.ended:
                 return b""
             await self._more()
+        return self._take()
+
+    def _take(self) -> bytes:
         part = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        self._parts = []
+        self._parts.clear()
         self._held = 0
         if self._paused:
             self._paused = False
@@ -151,19 +166,17 @@ class Connection(asyncio.Protocol):
         else:
             self._transport.abort()
 
-    async def _more(self) -> None:
-        """Wait until something has happened; raises what went wrong after all that came has been taken."""
+    def _more(self) -> asyncio.Future[None]:
+        """Done when something has happened; raises what went wrong after all that came has been taken."""
         if self._failure is not None:
             raise self._failure
         self._waiter = self._loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
+        return self._waiter
 
     def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def _fail(self, failure: Exception) -> None:
         self._failure = failure
@@ -189,11 +202,19 @@ class Connection(asyncio.Protocol):
             return
         self._heard_any = True
         self._heard = self._loop.time()
+        self._held += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(Broken(f"no HTTP: {error}"))
-            return
+            if not self.ended:
+                self._fail(Broken(f"no HTTP: {error}"))
+                return
+            self._transport.abort()
+        if self._lasting and self._parts:
+            self._transport.abort()  # nobody has asked for more
+        elif self._held > HELD_BYTES and not self._paused and self._parts:
+            self._paused = True
+            self._transport.pause_reading()
         self._wake()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -205,33 +226,21 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         if self.ended:
-            self._transport.abort()  # an answer that nobody has asked for
+            raise Broken("an answer that nobody has asked for")  # ends the reading
 
     def on_headers_complete(self) -> None:
         assert self._parser is not None
-        if self.ended:
-            self._transport.abort()
-            return
         status = self._parser.get_status_code()
         if status >= 200:
             self.status = status
-
-    def on_body(self, body: bytes) -> None:
-        if self._lasting or self.ended:
-            self._transport.abort()  # nobody has asked for more
-            return
-        self._parts.append(body)
-        self._held += len(body)
-        if self._held > HELD_BYTES and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
 
     def on_message_complete(self) -> None:
         assert self._parser is not None
         if not self.status:
             return  # 1xx: the answer is still to come
         self.ended = True
-        self._keeps_alive = self._parser.should_keep_alive()
+        has_more = self._lasting and self._parts
+        self._keeps_alive = self._parser.should_keep_alive() and not has_more
         if self._lasting:
             self._rest()
 
@@ -260,12 +269,16 @@ class Connections:
         if kept is not None:
             asked_at = self._loop.time()
             try:
-                return await self._ask(kept, request)
+                await kept.ask(request)
             except Unreachable:
                 # The engine may have closed it a moment before; later on it had the request and died of it.
                 if self._loop.time() - asked_at > CLOSED_BEFORE_SECONDS:
                     raise
-        return await self._ask(await self._connect(address), request)
+            else:
+                return kept
+        made = await self._connect(address)
+        await made.ask(request)
+        return made
 
     async def close(self) -> None:
         for connections in self._idle.values():
@@ -274,14 +287,6 @@ class Connections:
         self._idle.clear()
         if self._sweep is not None:
             self._sweep.cancel()
-
-    async def _ask(self, connection: Connection, request: bytes) -> Connection:
-        try:
-            await connection.ask(request)
-        except BaseException:
-            connection.release()
-            raise
-        return connection
 
     async def _connect(self, address: Address) -> Connection:
         try:

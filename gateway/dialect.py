@@ -36,6 +36,7 @@ from gateway.tools.requested import Calling, read_calling
 
 SHORT_IDS = "mistral"
 CHECKED = HINTS | TRANSLATED
+AT_LEAST = {smallest: integer(smallest) for smallest in (0, 1)}
 PLUGGED_IN = ("typical_p", "mirostat_target", "mirostat_lr")
 EXTRAS = frozenset({"echo", "raw_output", "perf_metrics_in_response", "logprobs"})
 EFFORTS = ("none", "low", "medium", "high")
@@ -91,6 +92,14 @@ def translate_chat(
     calls = _constrain_calls(body, fields, calling, form)
     headers = unenforced_header(calling.unenforced)
     return _finish(body, fields, context_length, legacy, smallest=1, headers=headers, calls=calls)
+
+
+def write_by(template: str, request: EngineRequest) -> None:
+    """Have the engine write a chat's prompt by this template, in the `mode` that the model is served in."""
+    if "messages" in request.body:
+        request.body["chat_template"] = template
+        told = request.body.get("chat_template_kwargs", {})
+        request.body["chat_template_kwargs"] = {**told, "mode": "generate"}
 
 
 def translate_completion(
@@ -253,7 +262,7 @@ def _wanted_tokens(fields: Mapping[str, Any], smallest: int) -> int | None:
         raise invalid("only one of 'max_tokens' and 'max_completion_tokens' may be given", "max_tokens")
     for name in ("max_tokens", "max_completion_tokens"):
         if name in fields:
-            return int(integer(smallest)(name, fields[name]))
+            return int(AT_LEAST[smallest](name, fields[name]))
     return None
 
 

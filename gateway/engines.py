@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -20,7 +19,7 @@ from gateway.errors import GatewayError, invalid, unavailable
 from gateway.limits import Limits
 from gateway.parameters import PASSED
 from gateway.snapshot import Route, Target
-from gateway.sse import EventParts, EventTooLarge, NoEnd, data_of
+from gateway.sse import EventParts, EventTooLarge, NoEnd, data_of, first_data
 from gateway.telemetry import Telemetry
 
 log = logging.getLogger("hearth.gateway")
@@ -36,6 +35,8 @@ ENGINE_PARAMS = PASSED.keys() | {
     "tool_choice",
     "response_format",
 }
+WRITTEN_BY = ("messages", "tools", "chat_template", "chat_template_kwargs")
+"""What a chat's prompt comes of."""
 
 
 class EngineFailed(GatewayError):
@@ -54,7 +55,10 @@ class NoneReached(GatewayError):
 
 
 class EngineDied(Exception):
-    """The engine stopped in the middle of its answer."""
+    """The engine reported an error in the middle of its answer."""
+
+
+BROKEN_OFF = (Silent, Broken, Unreachable, NoEnd, EventTooLarge)
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -62,8 +66,9 @@ class Answer(msgspec.Struct, frozen=True):
 
     whole: dict[str, Any]
     """Empty for a stream."""
-    parts: AsyncIterator[bytes] | None = None
-    """A stream's whole events, as the network brings them; see `read_events`."""
+    parts: EventParts | None = None
+    """A stream's whole events, as the network brings them; see `read_events`. One of `BROKEN_OFF` when it
+    breaks off, or ends without an end mark."""
 
 
 BROKEN_EVENT = {"error": "no event that can be read"}
@@ -105,7 +110,7 @@ class Engines:
 
 
 class Asking:
-    """One request on its way to a replica: `async with` gives its answer, and lets go of it at the end."""
+    """One request on its way to a replica, as a block, which lets go of its answer at the end."""
 
     def __init__(
         self,
@@ -124,11 +129,14 @@ class Asking:
         self._request = request
         self._call: _Call | None = None
 
-    async def __aenter__(self) -> Answer:
-        with self.trace.step("first byte"):
-            return await self._first_answer()
+    def __enter__(self) -> Self:
+        return self
 
-    async def _first_answer(self) -> Answer:
+    def __exit__(self, *_: object) -> None:
+        if self._call is not None:
+            self._call.release()
+
+    async def answer(self) -> Answer:
         balancer, targets = self.engines.balancer, self.route.targets
         affinity = affinity_of(self.route, self._request) if len(targets) > 1 else None
         failed: list[uuid.UUID] = []
@@ -158,10 +166,6 @@ class Asking:
                 return answer
         raise NoneReached()
 
-    async def __aexit__(self, *_: object) -> None:
-        if self._call is not None:
-            self._call.release()
-
 
 class _Call:
     """One request to one replica, which counts as busy until the call is released."""
@@ -184,7 +188,8 @@ class _Call:
             self._connection = None
 
     async def answer(self, endpoint: str, request: EngineRequest) -> Answer:
-        await self._require_room(request)
+        if request.exact_max_tokens is not None:
+            await self._require_room(request, request.exact_max_tokens)
         status = await self._post(f"/v1/{endpoint}", request.body)
         if status != 200:
             raise self._refusal(status, await self._read())
@@ -192,7 +197,8 @@ class _Call:
             return Answer(self._object(await self._read()))
         assert self._connection is not None
         self._events = EventParts(self._connection.part, self._limits.event_bytes)
-        return Answer({}, _Parts(await self._first(self._events), self._events))
+        self._events.put_back(await self._first(self._events))
+        return Answer({}, self._events)
 
     async def _post(self, path: str, body: dict[str, Any]) -> int:
         content = msgspec.json.encode({**body, "model": self._target.engine_name})
@@ -220,7 +226,7 @@ class _Call:
         """The first events. An engine reports what is wrong with a streamed request in the first of them."""
         try:
             first = await anext(events)
-            while not (data := data_of(first)):  # nothing but comments
+            while not (data := first_data(first)):  # nothing but comments
                 first = await anext(events)
         except Silent:
             raise _too_slow() from None
@@ -228,7 +234,7 @@ class _Call:
             raise Unreachable(f"ended before its first event: {type(error).__name__}") from None
         except StopAsyncIteration:
             raise EngineFailed() from None
-        event = self._object(data[0])
+        event = self._object(data)
         if "error" in event:
             raise self._refusal(_code_of(event), msgspec.json.encode(event))
         return first
@@ -254,11 +260,8 @@ class _Call:
         log.error("%s: the engine answered %s: %.500r", self._route.deployment.name, status, body)
         return EngineFailed()
 
-    async def _require_room(self, request: EngineRequest) -> None:
+    async def _require_room(self, request: EngineRequest, wanted: int) -> None:
         """Refuse a prompt that leaves less than the tokens asked for, when the caller wants that."""
-        wanted = request.exact_max_tokens
-        if wanted is None:
-            return
         limit = self._route.deployment.context_length
         for prompt in _prompts(request.body):
             if isinstance(prompt, list):
@@ -287,30 +290,10 @@ class _Call:
 def _prompts(body: dict[str, Any]) -> list[Any]:
     """Each prompt of a request: a list of token ids, or what the engine's tokenizer is asked."""
     if "messages" in body:
-        return [{name: body[name] for name in ("messages", "tools", "chat_template_kwargs") if name in body}]
+        return [{name: body[name] for name in WRITTEN_BY if name in body}]
     prompt = body["prompt"]
     listed = [prompt] if isinstance(prompt, str) or isinstance(prompt[0], int) else prompt
     return [{"prompt": item} if isinstance(item, str) else item for item in listed]
-
-
-class _Parts:
-    """A stream's parts from the first on; EngineDied when it breaks off, or ends without an end mark."""
-
-    def __init__(self, first: bytes, rest: EventParts) -> None:
-        self._first = first
-        self._rest = rest
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        if self._first:
-            first, self._first = self._first, b""
-            return first
-        try:
-            return await anext(self._rest)
-        except (Silent, Broken, Unreachable, NoEnd, EventTooLarge) as error:
-            raise EngineDied(type(error).__name__) from None
 
 
 def _code_of(event: dict[str, Any]) -> int:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +25,8 @@ from gateway.access import (
     same_route,
 )
 from gateway.answers import MalformedAnswer
-from gateway.dialect import EngineRequest
-from gateway.engines import EngineDied, NoneReached, read_events
+from gateway.dialect import EngineRequest, write_by
+from gateway.engines import BROKEN_OFF, EngineDied, NoneReached, read_events
 from gateway.errors import GatewayError
 from gateway.gateway import Gateway
 from gateway.incoming import Incoming, read_headers, read_json
@@ -38,6 +37,7 @@ from gateway.metering import Tokens
 from gateway.sending import BoundedSend
 from gateway.snapshot import Route
 from gateway.spans import engine_step, usage_of
+from gateway.sse import EventParts
 from gateway.tools.answers import WrongCall
 from gateway.voices import Asked, Voice
 
@@ -85,7 +85,7 @@ class ModelEndpoint:
         self._kind = kind
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gateway: Gateway = scope["app"].state.gateway
+        gateway: Gateway = scope["gateway"]
         headers = read_headers(scope)
         trace: Trace = scope["trace"]
         with trace.step("authenticate"):
@@ -146,6 +146,8 @@ class Exchange:
         scope = None if owner == self._key.account_id else self._key.account_id
         model, deployment = self.route.model, self.route.deployment
         request = self._kind.translate(sent, deployment.context_length, scope, model.call_form)
+        if model.template is not None:
+            write_by(model.template, request)
         self._media = list(media_of(request.body))
         if self._media:
             require_taken(self._media, model)
@@ -160,7 +162,7 @@ class Exchange:
         in_flight, deployment = self._gateway.telemetry.in_flight, self.route.deployment
         name = deployment.name
         in_flight[name] += 1
-        self._gateway.load.begin(deployment.uid)
+        carried = self._gateway.load.begin(deployment.uid)
         status = CLIENT_GONE
         try:
             if self._media:
@@ -175,16 +177,15 @@ class Exchange:
             status = 500
             raise
         finally:
+            prompt, completion = self._tokens.prompt, self._tokens.completion
             in_flight[name] -= 1
-            self._gateway.load.end(deployment.uid, self._tokens.prompt, self._tokens.completion)
+            self._gateway.load.end(carried, prompt, completion)
             if deployment.account_id != self._key.account_id:
-                self._gateway.token_rate.add(
-                    self._key.account_id, self._tokens.prompt, self._tokens.completion
-                )
+                self._gateway.token_rate.add(self._key.account_id, prompt, completion)
             if self._key.tokens_per_minute is not None:
-                taken = self._tokens.prompt + self._tokens.completion
+                taken = prompt + completion
                 self._gateway.token_rate.count(counted_as(self._key.key_id), [(TOGETHER, taken)])
-            self._record(status, request.stream)
+            self._record(status, request.stream, prompt, completion)
 
     async def _inline_images(self, hold: Callable[[int], None]) -> None:
         require_pixels(self._pixels)
@@ -193,7 +194,9 @@ class Exchange:
 
     async def _reach(self, request: EngineRequest, voice: Voice, send: Send, patience: Patience) -> int:
         """Answer from a replica. Where none is at its address any more, the routes may be older than that."""
-        await self._wait_for_replica(request, voice, send, patience)
+        self.route = self._current_route()
+        if not self.route.targets:
+            await self._wait_for_replica(request, voice, send, patience)
         try:
             return await self._answer(request, voice, send)
         except NoneReached:
@@ -204,16 +207,14 @@ class Exchange:
                 raise
             if not now.deployment.desired_replicas:
                 self._gone = frozenset(target.replica_uid for target in asked)
-        await self._wait_for_replica(request, voice, send, patience)
+        self.route = self._current_route()
+        if not self.route.targets:
+            await self._wait_for_replica(request, voice, send, patience)
         return await self._answer(request, voice, send)
 
     async def _wait_for_replica(
         self, request: EngineRequest, voice: Voice, send: Send, patience: Patience
     ) -> None:
-        self.route = self._current_route()
-        if self.route.targets:
-            return
-
         async def sign_of_life() -> None:
             if request.stream:
                 await self._begin_stream(request.headers, send)
@@ -236,6 +237,8 @@ class Exchange:
     def _current_route(self) -> Route:
         """As it is now, without the replicas that are known to be gone."""
         now = same_route(self._gateway, self.route)
+        if not self._gone:
+            return now
         left = tuple(target for target in now.targets if target.replica_uid not in self._gone)
         return now if len(left) == len(now.targets) else dataclasses.replace(now, targets=left)
 
@@ -243,16 +246,15 @@ class Exchange:
         engines = self._gateway.engines
         endpoint = self._kind.engine_endpoint
         step = engine_step(self._trace, endpoint, self.route)
-        with step:
-            async with engines.ask(self.route, endpoint, request, self._engine_id, step) as answer:
-                elapsed = time.monotonic() - self._started
-                self._gateway.telemetry.see_first_byte(
-                    self._kind.endpoint, self.route.deployment.name, elapsed
-                )
-                if answer.parts is None:
-                    return await self._whole(answer.whole, voice, request.headers, send)
-                with step.step("stream"):
-                    return await self._stream(answer.parts, voice, request.headers, send)
+        with step, engines.ask(self.route, endpoint, request, self._engine_id, step) as asking:
+            with step.step("first byte"):
+                answer = await asking.answer()
+            elapsed = time.monotonic() - self._started
+            self._gateway.telemetry.see_first_byte(self._kind.endpoint, self.route.deployment.name, elapsed)
+            if answer.parts is None:
+                return await self._whole(answer.whole, voice, request.headers, send)
+            with step.step("stream"):
+                return await self._stream(answer.parts, voice, request.headers, send)
 
     async def _whole(self, answer: dict[str, Any], voice: Voice, more: Headers, send: Send) -> int:
         try:
@@ -273,25 +275,25 @@ class Exchange:
         await send({"type": "http.response.body", "body": content})
         return 200
 
-    async def _stream(self, parts: AsyncIterator[bytes], voice: Voice, more: Headers, send: Send) -> int:
+    async def _stream(self, parts: EventParts, voice: Voice, more: Headers, send: Send) -> int:
         """Relay the events as they come. What goes wrong from here on is told in an event of its own."""
         await self._begin_stream(more, send)
+        told: list[bytes] = []
         try:
             async for part in parts:
-                passed, rest = voice.passage.take(part) if voice.passage else (b"", part)
-                if rest:
-                    await self._send_events(passed, read_events(rest), voice, send)
-                else:
-                    await _send_body(send, passed)
+                _tell(part, voice, told)
+                if told and not parts.is_done:  # what came with the end leaves with the end
+                    await _send_body(send, b"".join(told))
+                    told.clear()
             status, ending = 200, voice.end()
         except WrongCall as error:
             status, ending = error.status, voice.fail(error)
-        except (EngineDied, MalformedAnswer, GatewayError):
+        except (*BROKEN_OFF, EngineDied, MalformedAnswer, GatewayError):
             broken = GatewayError(
                 502, "BAD_GATEWAY", "the model's engine stopped in the middle of its answer"
             )
             status, ending = broken.status, voice.fail(broken)
-        await _send_body(send, ending, more=False)
+        await _send_body(send, b"".join([*told, ending]), more=False)
         return status
 
     async def _begin_stream(self, more: Headers, send: Send) -> None:
@@ -303,25 +305,10 @@ class Exchange:
         headers.append((self._kind.id_header, self._request_id.encode()))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
 
-    async def _send_events(
-        self, passed: bytes, events: list[dict[str, Any]], voice: Voice, send: Send
-    ) -> None:
-        """What came together leaves together; what came before an engine's error leaves before it."""
-        good = list(itertools.takewhile(lambda event: "error" not in event, events))
-        told = [passed]
-        try:
-            for event in good:
-                told += voice.tell(event)
-        finally:
-            if chunks := b"".join(told):
-                await _send_body(send, chunks)
-        if len(good) < len(events):
-            raise EngineDied("the engine reported an error")
-
-    def _record(self, status: int, streamed: bool) -> None:
+    def _record(self, status: int, streamed: bool, prompt: int, completion: int) -> None:
         tokens, deployment = self._tokens, self.route.deployment.name
         self._gateway.telemetry.see_answer(
-            self._key.account_id, deployment, status, tokens.prompt, tokens.cached, tokens.completion
+            self._key.account_id, deployment, status, prompt, tokens.cached, completion
         )
         if self._trace.trace_id:
             self._trace.note(usage_of(tokens))
@@ -335,14 +322,25 @@ class Exchange:
                 "deployment": deployment,
                 "endpoint": self._kind.endpoint,
                 "http_status": status,
-                "prompt_tokens": tokens.prompt,
+                "prompt_tokens": prompt,
                 "cached_prompt_tokens": tokens.cached,
-                "completion_tokens": tokens.completion,
+                "completion_tokens": completion,
                 "streamed": streamed,
                 "duration_ms": round((time.monotonic() - self._started) * 1000),
             }
         )
 
 
-async def _send_body(send: Send, body: bytes, *, more: bool = True) -> None:
-    await send({"type": "http.response.body", "body": body, "more_body": more})
+def _tell(part: bytes, voice: Voice, told: list[bytes]) -> None:
+    """Add what is to be sent for a part's events; those before an engine's error are told before it."""
+    passed, rest = voice.passage.take(part) if voice.passage else (b"", part)
+    if passed:
+        told.append(passed)
+    for event in read_events(rest) if rest else ():
+        if "error" in event:
+            raise EngineDied("the engine reported an error")
+        told += voice.tell(event)
+
+
+def _send_body(send: Send, body: bytes, *, more: bool = True) -> Awaitable[None]:
+    return send({"type": "http.response.body", "body": body, "more_body": more})

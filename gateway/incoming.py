@@ -24,11 +24,14 @@ class Incoming:
     def __init__(self, receive: Receive, timers: Timers | None = None) -> None:
         # Asking asyncio for the loop is a call to the system each time.
         self.timers = timers or Timers(asyncio.get_running_loop())
+        self.task = running_task(self.timers.loop)
         self._receive = receive
         self._watch: _Watch | None = None
         self._told_of_end: asyncio.Event | None = None
         self.has_ended = False
         """The body has come to its end."""
+        self.is_late = False
+        """The body has taken too long, and the work was cancelled for it."""
         self.is_gone = False
         """The caller left before the end of its body."""
         self.size = 0
@@ -61,7 +64,7 @@ class Incoming:
 
     async def until_gone(self, work: Coroutine[Any, Any, None]) -> None:
         """Do `work`, and cancel it when the caller goes away, which raises ClientGone."""
-        watch = self._watch = _Watch(self.timers, self._gone)
+        watch = self._watch = _Watch(self.timers, self.task, self._gone)
         try:
             await work
         except asyncio.CancelledError:
@@ -77,6 +80,10 @@ class Incoming:
         if self._watch is not None:
             self._watch.cancel()
 
+    def cancel_late(self) -> None:
+        self.is_late = True
+        self.task.cancel()
+
     async def _gone(self) -> None:
         if not self.has_ended:
             self._told_of_end = asyncio.Event()
@@ -88,9 +95,11 @@ class Incoming:
 class _Watch:
     """Looks out for the caller's leaving, but for a moment first: most answers are there before that."""
 
-    def __init__(self, timers: Timers, gone: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def __init__(
+        self, timers: Timers, task: asyncio.Task[Any], gone: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
         self.has_cancelled = False
-        self.task = running_task(timers.loop)
+        self.task = task
         self._gone = gone
         self._looking: asyncio.Task[None] | None = None
         self._timer = timers.after(WATCHED_AFTER, self._start)
@@ -125,31 +134,17 @@ async def read_json(
     length = headers.get("content-length", "0")
     if length.isdigit() and int(length) > limits.body_bytes:
         raise too_large(limits.body_bytes)
-    task = running_task(incoming.timers.loop)
-    late = _Late(task)
     # What asyncio.timeout does costs more than reading a body that is there already.
-    timer = incoming.timers.after(limits.body_seconds, late.cancel)
+    timer = incoming.timers.after(limits.body_seconds, incoming.cancel_late)
     try:
         text = await _read(incoming, limits.body_bytes, hold)
     except asyncio.CancelledError:
-        if late.has_cancelled and not task.uncancel():
+        if incoming.is_late and not incoming.task.uncancel():
             raise too_late() from None
         raise
     finally:
         timer.cancel()
     return parse_object(text, limits.body_depth)
-
-
-class _Late:
-    """Cancels a task that has taken too long, and remembers that it did."""
-
-    def __init__(self, task: asyncio.Task[Any]) -> None:
-        self.has_cancelled = False
-        self._task = task
-
-    def cancel(self) -> None:
-        self.has_cancelled = True
-        self._task.cancel()
 
 
 def running_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
@@ -185,7 +180,9 @@ def parse_object(text: bytes, depth: int) -> dict[str, Any]:
         raise invalid(f"the body is not valid JSON: {error}") from None
     if not isinstance(value, dict):
         raise invalid("the body must be a JSON object")
-    _check_depth(value, depth)
+    # No text is nested more deeply than it has brackets.
+    if text.count(b"{") + text.count(b"[") > depth:
+        _check_depth(value, depth)
     return value
 
 

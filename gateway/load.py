@@ -91,16 +91,17 @@ class LoadBook:
         self._clock = clock
         self._carried: dict[uuid.UUID, Carried] = {}
 
-    def begin(self, deployment: uuid.UUID) -> None:
+    def begin(self, deployment: uuid.UUID) -> Carried:
         """A request to a deployment has come. Each one is ended, however it ends."""
         now, carried = self._clock(), self._of(deployment)
         carried.settle(now)
         carried.in_flight += 1
         carried.totals.requests += 1
         carried.last_request = now
+        return carried
 
-    def end(self, deployment: uuid.UUID, prompt_tokens: int, generated_tokens: int) -> None:
-        now, carried = self._clock(), self._of(deployment)
+    def end(self, carried: Carried, prompt_tokens: int, generated_tokens: int) -> None:
+        now = self._clock()
         carried.settle(now)
         carried.in_flight -= 1
         carried.totals.prompted += prompt_tokens

@@ -9,10 +9,10 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import bindparam, or_, update
 from sqlalchemy.exc import DataError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -31,8 +31,7 @@ LARGEST_COUNT = 2**31 - 1
 RANDOM = random.Random()
 
 
-@dataclass
-class Tokens:
+class Tokens(msgspec.Struct):
     """What one request has taken so far, as the engine reports it.
 
     A stream reports each choice's count as it grows, and the sum of all at its end; so that a stream that
@@ -41,10 +40,10 @@ class Tokens:
 
     choices_per_prompt: int = 1
     cached: int = 0
-    reported: Mapping[str, Any] = field(default_factory=dict)
+    reported: Mapping[str, Any] = {}
     """How long the engine took, in milliseconds, by its own names."""
-    _prompts: dict[int, int] = field(default_factory=dict)
-    _choices: dict[int, int] = field(default_factory=dict)
+    _prompts: dict[int, int] = {}
+    _choices: dict[int, int] = {}
 
     @property
     def prompt(self) -> int:

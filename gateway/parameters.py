@@ -223,7 +223,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("service_tier", Fate.HINT, check=one_of("auto", "default", "flex", "priority")),
     Parameter("best_of", Fate.REFUSED, note="use n"),
     Parameter("echo_last", Fate.REFUSED, note="use echo"),
-    Parameter("images", Fate.REFUSED),
+    Parameter("images", Fate.REFUSED, note="use parts of the type image_url in chat"),
     Parameter("prediction", Fate.REFUSED, note="leave it out: it would not change the answer"),
     Parameter("prompt_truncate_len", Fate.REFUSED, note="shorten the messages"),
     Parameter("reasoning_history", Fate.REFUSED),

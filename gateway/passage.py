@@ -24,20 +24,23 @@ PLAIN_FIELDS = (PASSED.keys() - {"n", "return_token_ids"}) | {
     "cache_salt",
     "structured_outputs",
     "vllm_xargs",
+    "chat_template",
     "chat_template_kwargs",
 }
 
 _TEXT = rb'[^"\\\x00-\x1f]*+'
 _STRING = rb'"' + _TEXT + rb'(?:\\(?:["\\/bfnrt]|u00[0-9a-fA-F]{2})' + _TEXT + rb')*+"'
 _ABSENT = rb'(?:,"(?:stop_reason|token_ids|prompt_token_ids|service_tier)":null)*+'
-CHUNK = re.compile(
-    rb'data: (\{"id":"'
+HEAD = re.compile(
+    rb'(data: \{"id":"'
     + _TEXT
     + rb'","object":"'
     + _TEXT
     + rb'","created":\d{1,10}+,"model":)"'
     + _TEXT
     + rb'"'
+)
+CHOICE = re.compile(
     rb'(,"choices":\[\{"index":0,'
     rb'(?:"delta":\{(?:"role":"assistant",)?"content":' + _STRING + rb'\}|"text":' + _STRING + rb")"
     rb',"logprobs":null,"finish_reason":null)' + _ABSENT + rb'\}\],"usage":\{"prompt_tokens":(\d{1,10}+),'
@@ -59,16 +62,22 @@ class Passage:
     def __init__(self, model_name: str, tokens: Tokens) -> None:
         self._name = msgspec.json.encode(model_name)
         self._tokens = tokens
+        self._head = self._told_head = b""
+        """What all chunks of the stream begin with, the model included: as it comes, and as it is told."""
 
     def take(self, part: bytes) -> tuple[bytes, bytes]:
         """The chunks to send for the beginning of a part, and the rest of it, which is to be shaped."""
+        if not self._head and (found := HEAD.match(part)):
+            self._head, self._told_head = found[0], found[1] + self._name
+        head, told_head, size = self._head, self._told_head, len(self._head)
+        if not head:
+            return b"", part
         taken: list[bytes] = []
         at, last = 0, None
-        while (found := CHUNK.match(part, at)) is not None:
-            head, choice, _, _ = found.groups()
-            taken += (b"data: ", head, self._name, choice, b'}],"usage":null}\n\n')
+        while part.startswith(head, at) and (found := CHOICE.match(part, at + size)):
+            taken += (told_head, found[1], b'}],"usage":null}\n\n')
             at, last = found.end(), found
         if last is not None:
-            counts = {"prompt_tokens": int(last[3]), "completion_tokens": int(last[4])}
+            counts = {"prompt_tokens": int(last[2]), "completion_tokens": int(last[3])}
             self._tokens.see_choice(0, counts)
         return b"".join(taken), part[at:]

@@ -6,11 +6,12 @@ import asyncio
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from controlplane.checks.tool_calls import CallForm, call_form
 from controlplane.db import AsyncDatabase
 from controlplane.resources.tables import (
     DeployedModelRow,
@@ -123,6 +124,8 @@ def _deployment(row: DeploymentRow, base: ModelRow, ready_replicas: int) -> Depl
 
 def _model(row: ModelRow, base: ModelRow, deployment: Deployment) -> Model:
     """An addon speaks with its base's chat template unless it brings its own."""
+    own, of_base = _template(row), _template(base)
+    template = own if own != of_base else None
     return Model(
         account_id=row.account_id,
         id=row.id,
@@ -130,17 +133,28 @@ def _model(row: ModelRow, base: ModelRow, deployment: Deployment) -> Model:
         public=row.public,
         create_time=row.create_time,
         context_length=deployment.context_length,
-        supports_chat=row.conversation_config is not None or base.conversation_config is not None,
+        supports_chat=own is not None or of_base is not None,
         supports_image_input=row.supports_image_input,
         supports_tools=row.supports_tools or base.supports_tools,
-        # An engine has one template, its base's.
-        call_form=base.call_form,
+        call_form=_own_form(row, base, template) if template else base.call_form,
+        template=template,
         task=base.task,
         hub_name=row.hugging_face_url.removeprefix(HUB).strip("/")
         if row.hugging_face_url.startswith(HUB)
         else "",
         supports_audio_input=bool(base.facts.get("supports_audio_input")),
     )
+
+
+def _template(row: ModelRow) -> str | None:
+    template: str | None = (row.conversation_config or {}).get("template")
+    return template or None
+
+
+def _own_form(row: ModelRow, base: ModelRow, template: str) -> CallForm:
+    """The engine has one reader of calls, its base's: calls of another form are asked for in words."""
+    form = call_form(template, str(base.facts.get("model_type") or ""), row.supports_tools)
+    return form if form.parser == base.call_form.parser else replace(form, parser=None)
 
 
 def _route(

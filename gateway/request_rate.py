@@ -21,6 +21,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -60,8 +61,7 @@ return {taken, current, before}
 """
 
 
-@dataclass(frozen=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """A moment: which minute it lies in, and how much of the one before still counts."""
 
     minute: int
@@ -111,6 +111,7 @@ class Minute:
     before: Counter[str] = field(default_factory=Counter)
     count: int = 0
     """Of all models together."""
+    count_before: int = 0
     places: int = 0
     """Taken in Valkey and not used yet."""
     taking: asyncio.Task[Seen | None] | None = None
@@ -121,6 +122,7 @@ class Minute:
     def turn_to(self, number: int) -> None:
         if number != self.number:
             self.before = self.models if number == self.number + 1 else Counter()
+            self.count_before = self.before.total()
             self.models, self.number = Counter(), number
             self.count = self.places = 0
 
@@ -185,13 +187,13 @@ class RequestRate:
                 break
             seen = await self._take(limit, window, minute) if self.is_shared else None
             if seen is None:
-                seen = Seen.decide(limit.value, window, minute.count, minute.before.total())
+                seen = Seen.decide(limit.value, window, minute.count, minute.count_before)
                 if seen.places:
                     break
             if not seen.places:
                 raise too_many(limit, window, seen, minute)
         minute.let_through(model)
-        return max(limit.value - math.ceil(minute.count + minute.before.total() * window.weight), 0)
+        return max(limit.value - math.ceil(minute.count + minute.count_before * window.weight), 0)
 
     async def look(self) -> None:
         """See whether Valkey answers, and have a connection to it open."""

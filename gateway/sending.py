@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.types import Message, Send
 
@@ -28,13 +28,15 @@ class BoundedSend:
         """When the piece was begun that is being sent; 0 between two."""
         self._timer: asyncio.TimerHandle | Bound | None = None
 
-    async def __call__(self, message: Message) -> None:
+    def __call__(self, message: Message) -> Awaitable[None]:
         if self._timer is None:
             if not message.get("more_body") and len(message.get("body", b"")) < WAITS_FOR_NOBODY:
-                await self._send(message)
-                return
+                return self._send(message)
             # One timer for the whole answer: one for each piece would cost more than sending it.
             self._timer = self._timers.after(self._seconds, self._look)
+        return self._send_watched(message)
+
+    async def _send_watched(self, message: Message) -> None:
         self._since = self._loop.time()
         try:
             await self._send(message)

@@ -33,12 +33,14 @@ class Model:
     task: str = GENERATE
     """What its engines do, one of `controlplane.checks.architectures`."""
     supports_audio_input: bool = False
+    template: str | None = None
+    """Its own chat template, where that is not the one that its engines were started with."""
     hub_name: str = ""
     """Its name on the Hugging Face hub, where its owner has said that: `nomic-ai/nomic-embed-text-v1.5`."""
+    name: str = field(init=False, compare=False)
 
-    @property
-    def name(self) -> str:
-        return f"accounts/{self.account_id}/models/{self.id}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"accounts/{self.account_id}/models/{self.id}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,10 @@ class Deployment:
     ready_replicas: int
     desired_replicas: int = 1
     most_replicas: int = 1
+    name: str = field(init=False, compare=False)
 
-    @property
-    def name(self) -> str:
-        return f"accounts/{self.account_id}/deployments/{self.id}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"accounts/{self.account_id}/deployments/{self.id}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ class EventParts:
 
     def __init__(self, read: Callable[[], Awaitable[bytes]], event_bytes: int) -> None:
         self.is_done = False
+        self._first = b""
         self._read = read
         self._event_bytes = event_bytes
         self._rest: list[bytes] = []
@@ -35,7 +36,14 @@ class EventParts:
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
+    def put_back(self, part: bytes) -> None:
+        """Have a part come again, before the others."""
+        self._first = part
+
     async def __anext__(self) -> bytes:
+        if self._first:
+            first, self._first = self._first, b""
+            return first
         while not self.is_done:
             chunk = await self._read()
             if not chunk:
@@ -76,6 +84,17 @@ class EventParts:
             self.is_done = True
             return part[: at + 1]
         return part
+
+
+def first_data(part: bytes) -> bytes:
+    """The data of a part's first event that has any; empty without one."""
+    at = 0
+    while at < len(part):
+        end = part.find(BETWEEN, at)
+        if data := _data(part[at:] if end < 0 else part[at:end]):
+            return data
+        at = len(part) if end < 0 else end + len(BETWEEN)
+    return b""
 
 
 def data_of(part: bytes) -> list[bytes]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from itertools import count
+
+import msgspec
 
 EARLY = 0.001
 """The loop counts milliseconds, and may call a timer by so much too soon."""
@@ -25,51 +26,46 @@ class Timers:
         """Call `call` after so many seconds, unless what is returned is cancelled before."""
         queue = self._queues.get(seconds)
         if queue is None:
-            queue = self._queues[seconds] = _Queue(self.loop, seconds)
-        return Bound(queue, queue.add(call))
+            queue = self._queues[seconds] = _Queue(self.loop)
+        bound = Bound(queue.waiting, self.loop.time() + seconds)
+        queue.waiting[bound] = call
+        if not queue.is_looking:
+            queue.look_after(seconds)
+        return bound
 
 
-class Bound:
-    __slots__ = ("_number", "_queue")
+class Bound(msgspec.Struct, eq=False):
+    """One of those that wait. It knows nothing of what it calls, which may keep it without a cycle."""
 
-    def __init__(self, queue: _Queue, number: int) -> None:
-        self._queue = queue
-        self._number = number
+    waiting: dict[Bound, Callable[[], None]]
+    over_at: float
 
     def cancel(self) -> None:
-        self._queue.waiting.pop(self._number, None)
+        self.waiting.pop(self, None)
 
 
 class _Queue:
     """Bounds of one length, the oldest first."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, seconds: float) -> None:
-        self.waiting: dict[int, tuple[float, Callable[[], None]]] = {}
-        """When each is over, and what is called then."""
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.waiting: dict[Bound, Callable[[], None]] = {}
+        self.is_looking = False
         self._loop = loop
-        self._seconds = seconds
-        self._numbers = count()
-        self._timer: asyncio.TimerHandle | None = None
 
-    def add(self, call: Callable[[], None]) -> int:
-        number = next(self._numbers)
-        self.waiting[number] = (self._loop.time() + self._seconds, call)
-        if self._timer is None:
-            self._timer = self._loop.call_later(self._seconds, self._look)
-        return number
+    def look_after(self, seconds: float) -> None:
+        self.is_looking = True
+        self._loop.call_later(seconds, self._look)
 
     def _look(self) -> None:
         """Called at once, not soon: who cancels a bound in between must not be called any more."""
         now = self._loop.time()
         try:
             while self.waiting:
-                number, (over_at, call) = next(iter(self.waiting.items()))
-                if over_at > now + EARLY:
+                oldest = next(iter(self.waiting))
+                if oldest.over_at > now + EARLY:
                     break
-                del self.waiting[number]
-                call()
+                self.waiting.pop(oldest)()
         finally:
-            self._timer = None
+            self.is_looking = False
             if self.waiting:
-                over_at, _ = next(iter(self.waiting.values()))
-                self._timer = self._loop.call_later(max(over_at - now, 0), self._look)
+                self.look_after(max(next(iter(self.waiting)).over_at - now, 0))

@@ -91,12 +91,14 @@ class TokenRate:
         self._added = self._valkey.register_script(ADDED)
 
     def admit(self, limits: Mapping[str, Limit]) -> dict[str, int]:
-        """What is left of each kind, or 429 that says when it is enough."""
+        """What is left of each kind, or 429 that says when it is enough. The limits are of one account."""
         minute, elapsed = divmod(self._clock(), WINDOW)
         weight, number = 1 - elapsed / WINDOW, int(minute)
-        left = {}
+        left: dict[str, int] = {}
+        tallies: Tallies | None = None
         for kind, limit in limits.items():
-            tally = self._of(limit.account_id)[kind]
+            tallies = tallies or self._of(limit.account_id)
+            tally = tallies[kind]
             tally.turn_to(number)
             recent = math.ceil(tally.current + tally.before * weight)
             if recent >= limit.value:

@@ -62,7 +62,9 @@ class TextVoice:
 
     def __init__(self, asked: Asked) -> None:
         self._shaper = shaper_of(asked)
-        self.passage = Passage(asked.route.model.name, asked.tokens) if is_plain(asked.request) else None
+        request = asked.request
+        passed_on = request.stream and is_plain(request)
+        self.passage = Passage(asked.route.model.name, asked.tokens) if passed_on else None
 
     def whole(self, answer: dict[str, Any]) -> bytes:
         return msgspec.json.encode(self._shaper.whole(answer))

@@ -25,7 +25,9 @@ ANSWER_SECONDS = 3.0
 """How long a store or an event loop may take to answer; probes wait for 5 seconds, say."""
 NO_DATABASE = "the database does not answer"
 NO_SCHEMA = "the database has no schema yet; `hearth migrate` makes it"
-OLD_SCHEMA = "the database's schema is older than this program; `hearth migrate` brings it up to date"
+OLD_SCHEMA = (
+    "the database's schema is {found}, and this program needs {needed}; `hearth migrate` brings it up to date"
+)
 STUCK_LOOP = "the event loop does not turn"
 REVISION = text("SELECT version_num FROM alembic_version")
 AWAY = (DBAPIError, PoolTimeout, TimeoutError, OSError)
@@ -112,7 +114,9 @@ def said_of_schema(revision: str | None) -> list[str]:
     if revision is None:
         return [NO_SCHEMA]
     known = known_revisions()
-    return [OLD_SCHEMA] if revision in known and revision != max(known) else []
+    newest = max(known)
+    is_old = revision in known and revision != newest
+    return [OLD_SCHEMA.format(found=revision, needed=newest)] if is_old else []
 
 
 @lru_cache(maxsize=1)

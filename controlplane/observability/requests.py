@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from urllib.parse import quote
 
 from starlette.types import Message, Send
@@ -48,12 +48,12 @@ class Noted:
         self._send = send
         self._request_id = request_id
 
-    async def __call__(self, message: Message) -> None:
+    def __call__(self, message: Message) -> Awaitable[None]:
         if not self.has_begun:
             self.has_begun = True
             self.status = message["status"]
             self._tell_id(message)
-        await self._send(message)
+        return self._send(message)
 
     def _tell_id(self, message: Message) -> None:
         for name, _ in message["headers"]:

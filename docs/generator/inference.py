@@ -26,6 +26,7 @@ from gateway.media.types import NAMES as NAMES_OF_IMAGES
 from gateway.messages import parameters as messages
 from gateway.parameters import PARAMETERS, Parameter
 from gateway.responses import parameters as responses
+from workers.engine_plugins.grammars import MOST_SECONDS, SECONDS_PER_TOKEN
 
 SUMMARIES = {
     "POST /chat/completions": "Answer a conversation; with `stream`, as server-sent events",
@@ -152,9 +153,11 @@ character, `|`, parentheses, `*`, `+`, `?`, `{m}`, `{m,}` and `{m,n}`, comments 
 `\\n`, `\\r`, `\\t`, `\\xXX`, `\\uXXXX` and `\\UXXXXXXXX`. A rule ends with its line, except inside
 parentheses, after `::=` and next to `|`. A mistake is answered with 400 and its line and column.
 
-Refused are grammars that would keep an engine busy without end: rules that start with themselves, rules that
-no text ends, repetitions of what may be empty inside of recursive rules, and counted repetitions that can be
-read in too many ways.
+Refused are grammars that would keep an engine busy without end: rules that no text ends, repetitions of what
+may be empty inside of recursive rules, and counted repetitions and recursion that can be read in too many
+ways. Moderate ambiguity, as of `expr ::= expr "+" expr | [0-9]+`, is taken, but costs the engine more with
+every token: an answer whose grammar has taken the engine too long is cut, and ends with `finish_reason`
+`length`.
 """)
 
 
@@ -279,6 +282,10 @@ def _limits() -> Iterator[tuple[str, str]]:
     yield "characters of a grammar", f"{limits.GRAMMAR_CHARACTERS:,}"
     yield "rules of a grammar", f"{limits.GRAMMAR_RULES:,}"
     yield "the count of a repetition", f"{limits.REPEATS:,}"
+    yield (
+        "seconds of a core for one answer's grammar",
+        f"{MOST_SECONDS:g}, and {SECONDS_PER_TOKEN:g} for each token",
+    )
     yield "groups inside of each other", f"{limits.GROUP_DEPTH:,}"
     yield "bytes of a schema, and of all functions together", f"{limits.SCHEMA_BYTES:,}"
     yield "parts of a schema", f"{limits.SCHEMA_NODES:,}"

@@ -51,7 +51,7 @@ def determined(rules: Rules) -> dict[str, Expression]:
 class _Rewriting:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._regular = _regular(rules)
+        self._regular = regular(rules)
         self._empty = empty_rules(rules)
         self._depths: dict[str, int] = {}
         self._new: dict[str, Expression] = {}
@@ -162,7 +162,7 @@ def _flat(repeat: Repeat) -> Expression:
     return repeat
 
 
-def _regular(rules: Rules) -> set[str]:
+def regular(rules: Rules) -> set[str]:
     """The rules that lead to no rule that leads back to itself."""
     uses = {name: set(names_in(each)) for name, each in rules.items()}
     users: dict[str, list[str]] = {name: [] for name in rules}
@@ -171,15 +171,15 @@ def _regular(rules: Rules) -> set[str]:
             users[each].append(name)
     left = {name: len(used) for name, used in uses.items()}
     ready = [name for name, count in left.items() if not count]
-    regular: set[str] = set()
+    found: set[str] = set()
     while ready:
         name = ready.pop()
-        regular.add(name)
+        found.add(name)
         for user in users[name]:
             left[user] -= 1
             if not left[user]:
                 ready.append(user)
-    return regular
+    return found
 
 
 @dataclass
@@ -210,7 +210,7 @@ class _Parts:
                     start = self._step(start, ((ord(character), ord(character)),))
                 return start
             case Chars(ranges, negated):
-                return self._step(start, tuple(_others(ranges)) if negated else ranges)
+                return self._step(start, tuple(others(ranges)) if negated else ranges)
             case Name(rule):
                 return self._add(self.rules[rule], start)
             case Sequence(parts):
@@ -317,7 +317,7 @@ def _extend(ranges: list[Range], span: Range) -> None:
         ranges.append(span)
 
 
-def _others(ranges: tuple[Range, ...]) -> Iterator[Range]:
+def others(ranges: tuple[Range, ...]) -> Iterator[Range]:
     """The ranges of all other characters."""
     start = 0
     for first, last in sorted(ranges):

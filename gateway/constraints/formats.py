@@ -18,7 +18,7 @@ from gateway.constraints.grammar import GrammarError, Rules, Text, walk
 from gateway.constraints.schema import Schema, read_schema
 from gateway.constraints.schema_rules import SchemaError
 from gateway.constraints.schema_text import schema_rules
-from gateway.constraints.soundness import checked
+from gateway.constraints.soundness import checked, refuse_left_recursion
 from gateway.errors import invalid
 
 FORMATS = ("text", "grammar", "json_schema", "json_object")
@@ -102,7 +102,9 @@ def sound(field: str, rules: Rules) -> str:
     if size > limits.WRITTEN_CHARACTERS:
         raise invalid(f"'{field}' cannot be kept to: its schemas are too large together", field)
     try:
-        return written(checked(rules))
+        kept = checked(rules)
+        refuse_left_recursion(kept)
+        return written(kept)
     except GrammarError as error:
         raise invalid(f"'{field}' cannot be kept to: {error}", field) from None
 

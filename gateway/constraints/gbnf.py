@@ -31,6 +31,7 @@ from gateway.constraints.grammar import (
     Text,
 )
 from gateway.constraints.soundness import checked, require_size
+from gateway.constraints.trial import require_moderate
 
 TOKEN = re.compile(
     r"""(?P<space>(?:[ \t\r]|\#[^\n]*)+)
@@ -76,7 +77,9 @@ def read_gbnf(text: str) -> dict[str, Expression]:
         raise GbnfError("it has no rules")
     try:
         require_size(rules)
-        return checked(determined(rules))
+        sound = checked(determined(rules))
+        require_moderate(sound)
+        return sound
     except RecursionError:
         raise GbnfError("its rules are nested too deeply") from None
     except GrammarError as error:

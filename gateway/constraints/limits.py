@@ -17,6 +17,13 @@ AUTOMATON_STATES = 100
 AUTOMATON_WORK = 60_000
 """Steps of making an automaton: about a tenth of a second."""
 
+TRIAL_ANSWERS = 3
+TRIAL_CHARACTERS = 48
+"""Of each answer by which a grammar that recurses is tried."""
+TRIAL_CHOICES = 16
+TRIAL_WORK = 300_000
+"""About a tenth of a second. Grammars in use take a tenth of it at most."""
+
 WALKED_PARTS = 200_000
 AUTOMATON_STATES_TOGETHER = 1000
 WRITTEN_CHARACTERS = 1_000_000

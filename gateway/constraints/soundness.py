@@ -1,8 +1,8 @@
 """Which grammars an engine can be given: none that has no end, and none that takes it ever longer to follow.
 
 The engine follows all readings of an answer at once. Where a grammar has few, a token costs the same at the
-end as at the start; where it repeats what may be empty, or begins a rule with itself, the readings multiply,
-and every other request of the engine waits. Such grammars are refused.
+end as at the start; where it repeats what may be empty, the readings multiply, and every other request of
+the engine waits. Such grammars are refused. What recurses is tried as well (`trial.py`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,6 @@ def checked(rules: Rules) -> dict[str, Expression]:
     kept = {name: _without_endless(rules[name], ending) for name in order if name in ending}
     order = _needed(kept)
     empty = empty_rules(kept)
-    _refuse_left_recursion(kept, order, empty)
     for name in order:
         if repeats_nothing(kept[name], empty):
             raise GrammarError("it repeats something that may be empty", name)
@@ -153,7 +152,9 @@ def _without_endless(expression: Expression, ending: set[str]) -> Expression:
     return expression
 
 
-def _refuse_left_recursion(rules: Rules, order: list[str], empty: set[str]) -> None:
+def refuse_left_recursion(rules: Rules) -> None:
+    """Refuse rules that may start with themselves: a schema that is itself cannot be checked."""
+    order, empty = _needed(rules), empty_rules(rules)
     starts = {name: list(dict.fromkeys(_starts(rules[name], empty))) for name in order}
     finished: set[str] = set()
     for name in order:

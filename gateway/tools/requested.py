@@ -19,6 +19,7 @@ from gateway.errors import invalid
 
 FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 NO_PARAMETERS = {"type": "object", "properties": {}}
+OF_CALLS = frozenset({"tools", "functions", "tool_choice", "function_call", "parallel_tool_calls"})
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +62,8 @@ class Calling:
 
 def read_calling(fields: Mapping[str, Any], shown_functions: list[Any] | None = None) -> Calling | None:
     """None where nothing may be called. `shown_functions` are those of a message of the role `functions`."""
+    if shown_functions is None and OF_CALLS.isdisjoint(fields):
+        return None
     older = "functions" in fields
     if older and "tools" in fields:
         raise invalid("only one of 'tools' and 'functions' may be given", "functions")

@@ -317,6 +317,29 @@ async def test_a_stream_whose_end_is_a_moment_late_keeps_its_connection(started)
     assert engine.callers == 1
 
 
+async def test_a_stream_that_goes_on_after_its_end_keeps_no_connection(started):
+    may_go_on = asyncio.Event()
+
+    async def streams(_reader, writer, number) -> None:
+        if number == 2:
+            writer.write(WHOLE)
+            return
+        writer.write(CHUNKED + b"4\r\ndone\r\n")
+        await writer.drain()
+        await may_go_on.wait()
+        writer.write(b"4\r\nmore\r\n0\r\n\r\n")
+
+    engine, url, connections = await started(streams)
+    answer = await connections.post(url, "/v1/completions", b"{}", "id")
+    assert await answer.part() == b"done"
+    answer.release(nearly_ended=True)
+    may_go_on.set()
+    async with asyncio.timeout(5):
+        await engine.left.wait()
+    assert await ask(connections, url) == b"ok"
+    assert engine.callers == 2
+
+
 async def test_an_address_where_nobody_listens_is_unreachable(started):
     engine, url, connections = await started(answers)
     await engine.stop()

@@ -83,6 +83,13 @@ def test_anything_else_is_left_to_the_shaper_with_all_that_follows(other):
     assert rest == encoded(other, plain)
 
 
+def test_a_chunk_that_begins_otherwise_than_the_first_is_left_to_the_shaper():
+    first, other = chunk({"text": "a"}), chunk({"text": "b"}) | {"id": "chatcmpl-2"}
+    found, rest, _ = passed(encoded(first, other, first))
+    assert [each["choices"][0]["text"] for each in found] == ["a"]
+    assert rest == encoded(other, first)
+
+
 @pytest.mark.parametrize("broken", [rb"\x", rb"\u12", rb"\ud800", b"\x01", b"\n"])
 def test_a_text_that_is_no_json_is_left_to_be_refused(broken):
     part = encoded(chunk({"delta": {"content": "@"}})).replace(b"@", broken)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway.sse import EventParts, EventTooLarge, NoEnd, data_of
+from gateway.sse import EventParts, EventTooLarge, NoEnd, data_of, first_data
 
 END = b"data: [DONE]\n\n"
 
@@ -54,3 +54,29 @@ async def test_a_large_event_that_comes_in_pieces_is_one():
     pieces = [b"data: ", *[b"x" * 1000] * 1000, b"\n", b"\n", END]
     ((event,),) = await read(pieces, event_bytes=2_000_000)
     assert len(event) == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("part", "first"),
+    [
+        (b"data: one\n\ndata: two\n\n", b"one"),
+        (b": hello\n\n\n\n: again\n\ndata:two\r\n\ndata: three\n\n", b"two"),
+        (b": hello\n\n", b""),
+        (b": hello\n\n" * 10_000, b""),
+    ],
+)
+def test_the_first_event_of_a_part_is_the_first_with_data(part, first):
+    assert first_data(part) == first
+    assert data_of(part)[:1] == ([first] if first else [])
+
+
+async def test_a_part_that_is_put_back_comes_again_though_it_was_the_last():
+    rest = iter([b"data: one\n\n" + END])
+
+    async def source() -> bytes:
+        return next(rest)
+
+    parts = EventParts(source, 100)
+    parts.put_back(await anext(parts))
+    assert parts.is_done
+    assert [part async for part in parts] == [b"data: one\n\n"]

@@ -1,6 +1,8 @@
 """Bounds on time that share a timer of the loop: each is over when it should be, unless it is cancelled."""
 
 import asyncio
+import gc
+import weakref
 
 from gateway.timers import Timers
 
@@ -78,6 +80,26 @@ def test_a_bound_that_is_over_may_cancel_and_set_others_or_fail():
     loop.pass_time(0)
     loop.pass_time(5)
     assert over == ["failed", "third", "new"]
+
+
+class Keeper:
+    def __init__(self, timers: Timers) -> None:
+        self.bound = timers.after(5, self.give_up)
+
+    def give_up(self) -> None:
+        """Never."""
+
+
+def test_who_keeps_a_bound_that_was_cancelled_leaves_without_the_garbage_collector():
+    keeper = Keeper(Timers(Loop()))
+    gone = weakref.ref(keeper)
+    keeper.bound.cancel()
+    gc.disable()
+    try:
+        del keeper
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_lengths_do_not_wait_for_each_other():

@@ -16,10 +16,9 @@ from typing import Any
 
 import httpx
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from controlplane.resources.tables import DeployedModelRow, ModelRow, ReplicaAdapterRow, ReplicaRow
+from tests.gateway.addon_files import save_addon
 from tests.gateway.serving import wait_until
 from workers.runtimes.client import EngineClient
 
@@ -256,22 +255,22 @@ def test_a_caller_that_leaves_ends_the_engines_work(behind: Behind) -> None:
     wait_until(lambda: running(behind) == 0, 5)
 
 
+AMBIGUOUS = "root ::= letter root root | letter root root | letter\nletter ::= [a-z ]"
+END_OF_ANSWER = "1"
+
+
+def test_an_answer_whose_grammar_takes_the_engine_too_long_is_cut(behind: Behind) -> None:
+    asked = {"prompt": "The ", "max_tokens": 900, "logit_bias": {END_OF_ANSWER: -100}}
+    asked |= {"response_format": {"type": "grammar", "grammar": AMBIGUOUS}}
+    answer = behind.ask(stream=True, **asked)
+    events = [json.loads(line[6:]) for line in answer.text.splitlines() if line.startswith("data: {")]
+    assert [choice["finish_reason"] for event in events for choice in event["choices"]][-1] == "length"
+    assert events[-1]["usage"]["completion_tokens"] < 900
+    assert set(put_together(answer)[0]) <= set("abcdefghijklmnopqrstuvwxyz ")
+    assert told(behind.ask(prompt="The ", max_tokens=1).json()), "the engine goes on"
+
+
 ADDONS = 200
-
-
-def save_addon(folder: Path, seed: int) -> None:
-    """Random weights that change every answer."""
-    folder.mkdir()
-    generator = torch.Generator().manual_seed(seed)
-    tensors = {}
-    for layer in range(4):
-        stem = f"base_model.model.model.layers.{layer}.self_attn.q_proj"
-        tensors[f"{stem}.lora_A.weight"] = torch.randn(4, 128, generator=generator)
-        tensors[f"{stem}.lora_B.weight"] = torch.randn(128, 4, generator=generator)
-    save_file(tensors, folder / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "r": 4, "lora_alpha": 8, "bias": "none"}
-    config |= {"target_modules": ["q_proj"], "base_model_name_or_path": "base"}
-    (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
 @pytest.fixture

@@ -69,7 +69,10 @@ class World:
             )
         )
 
-    def add_addon(self, account_id: str, model_id: str, base: uuid.UUID) -> uuid.UUID:
+    def add_addon(
+        self, account_id: str, model_id: str, base: uuid.UUID, *, template: str = "", tools: bool = False
+    ) -> uuid.UUID:
+        """`template` is its own chat template, which shows tools or does not."""
         return self._add(
             ModelRow(
                 account_id=account_id,
@@ -77,6 +80,8 @@ class World:
                 kind="HF_PEFT_ADDON",
                 state="READY",
                 base_model_uid=base,
+                conversation_config={"style": "jinja", "template": template} if template else None,
+                supports_tools=tools,
             )
         )
 

@@ -19,6 +19,7 @@ from controlplane.resources.ledger.tables import LedgerRow, SpendRow
 INFERENCE = "inference"
 DEPLOYMENT = "deployment"
 TRAINING = "training"
+BOOKED_ON = {INFERENCE: "model", DEPLOYMENT: "deployment", TRAINING: "job"}
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,7 +52,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def resource(self) -> str:
         """What the cost is booked on."""
-        return {INFERENCE: self.model, DEPLOYMENT: self.deployment, TRAINING: self.job}[self.product]
+        named: str = getattr(self, BOOKED_ON[self.product])
+        return named
 
 
 def insert_statement() -> TextClause:
@@ -84,8 +86,13 @@ def write_entries(session: Session, entries: Sequence[Entry]) -> int:
     if not given:
         return 0
     encoded = msgspec.json.encode(list(given.values())).decode()
-    new = session.connection().execute(INSERT, {"entries": encoded}).scalars().all()
-    add_spend(session, [given[uid] for uid in new])
+    written = session.connection().execute(INSERT, {"entries": encoded})
+    if written.rowcount == len(given):  # as always, but for a batch that is sent again
+        written.close()
+        new = list(given.values())
+    else:
+        new = [given[uid] for uid in written.scalars()]
+    add_spend(session, new)
     return len(new)
 
 
@@ -111,5 +118,6 @@ def add_spend(session: Session, entries: Sequence[Entry]) -> None:
 
 def month_of(moment: datetime) -> date:
     """Months begin at midnight in UTC."""
-    moment = moment.astimezone(UTC)
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
     return date(moment.year, moment.month, 1)

@@ -59,6 +59,9 @@ ALLOWS = [
     ('root ::= my-rule my_rule2\nmy-rule ::= "a"\nmy_rule2 ::= "b"', ["ab"], []),
     ('root ::= "" | "a"', ["", "a"], ["b"]),
     ('root ::= "(" root? ")"', ["()", "((()))"], ["(", "())"]),
+    # A rule may start with itself.
+    ('root ::= a\na ::= a "x" | b? a | "y"\nb ::= "z"', ["y", "yxx", "zyx"], ["x", "yz"]),
+    ('root ::= root "+" root | "(" root ")" | [0-9]+', ["12", "1+(2+3)+4"], ["+1", "1+", "(1"]),
     # Readings multiply in these, unless they are written anew.
     ('root ::= ([a-z]+ " "*)* "!"', ["ab c!", "!"], ["ab c", " !"]),
     ('root ::= ("a"? "b"?)* "c"', ["c", "abbac"], ["ca"]),
@@ -109,7 +112,7 @@ WRONG = [
     ('root ::= "a"{1001}', "line 1, column 13: a repetition may count to 1000 at most"),
     ('root ::= "a"+*', "line 1, column 14: a repetition is repeated; put it into parentheses"),
     ('root ::= * "a"', "line 1, column 10: expected the end of the rule, found *"),
-    ('root ::= a\na ::= a "x" | "y"', "line 2, column 1: rule 'a': it may start with itself, without end"),
+    ('root ::= root root | "a"', "line 1, column 1: rule 'root': its recursion can be read in too many ways"),
     (
         'root ::= "!"? b "c"\nb ::= "x"? root',
         "line 1, column 1: rule 'root': no text that ends could fulfil it",

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
+import random
 import time
+from itertools import pairwise
 from typing import Any
 
-import jsonschema_rs
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -19,12 +20,14 @@ from gateway.answers import Shaper
 from gateway.dialect import translate_chat, translate_completion
 from gateway.errors import GatewayError
 from gateway.metering import Tokens
+from tests.gateway.constraints.made_up import NAMES, as_pattern, fits, grammars, schemas
 from tests.gateway.constraints.sampling import drawn
 
 EXAMPLES = int(os.environ.get("HEARTH_CONSTRAINT_EXAMPLES", "150"))
 SECONDS = 2.0
 QUESTION = [{"role": "user", "content": "?"}]
-NAMES = st.sampled_from(["a", "b", "ab", "c d", 'q"', "é", "$ref", "type"])
+
+pytestmark = pytest.mark.timeout(max(300, EXAMPLES))
 
 made_up = settings(
     max_examples=EXAMPLES,
@@ -32,97 +35,6 @@ made_up = settings(
     derandomize=EXAMPLES <= 150,
     suppress_health_check=list(HealthCheck),
 )
-
-
-def schemas() -> st.SearchStrategy[Any]:
-    simple = st.one_of(
-        st.sampled_from(
-            [{}, True, {"type": "null"}, {"type": "boolean"}, {"type": ["string", "integer", "null"]}]
-        ),
-        st.fixed_dictionaries({"enum": st.lists(json_values(), min_size=1, max_size=4)}),
-        st.fixed_dictionaries({"const": json_values()}),
-        st.fixed_dictionaries(
-            {"type": st.just("string")},
-            optional={
-                "minLength": st.integers(0, 3),
-                "maxLength": st.integers(2, 9),
-                "pattern": st.sampled_from(["^a", "(a+)+$"]),
-                "format": st.sampled_from(["date", "time", "uuid", "ipv4", "email"]),
-            },
-        ),
-        st.fixed_dictionaries(
-            {"type": st.sampled_from(["integer", "number"])},
-            optional={
-                "minimum": st.integers(-2, 3),
-                "exclusiveMinimum": st.integers(-2, 2),
-                "maximum": st.integers(0, 9),
-                "multipleOf": st.just(2),
-            },
-        ),
-        st.sampled_from([{"$ref": "#"}, {"$ref": "#/$defs/x"}, {"$ref": "#/properties/a"}]),
-    )
-    return st.recursive(simple, larger, max_leaves=12)
-
-
-def larger(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    return st.one_of(
-        st.fixed_dictionaries(
-            {"type": st.just("object"), "properties": st.dictionaries(NAMES, inner, max_size=4)},
-            optional={
-                "required": st.lists(NAMES, unique=True, max_size=2),
-                "additionalProperties": st.one_of(st.booleans(), inner),
-                "minProperties": st.integers(0, 2),
-            },
-        ),
-        st.fixed_dictionaries({"type": st.just("object"), "additionalProperties": inner}),
-        st.fixed_dictionaries(
-            {"type": st.just("array"), "items": inner},
-            optional={
-                "minItems": st.integers(0, 2),
-                "maxItems": st.integers(1, 4),
-                "prefixItems": st.lists(inner, min_size=1, max_size=2),
-                "uniqueItems": st.just(True),
-            },
-        ),
-        st.fixed_dictionaries(
-            {"anyOf": st.lists(inner, min_size=1, max_size=3)}, optional={"type": st.just("object")}
-        ),
-        st.fixed_dictionaries({"oneOf": st.lists(inner, min_size=1, max_size=3)}),
-        st.fixed_dictionaries(
-            {"allOf": st.lists(inner, min_size=1, max_size=3)},
-            optional={
-                "properties": st.dictionaries(NAMES, inner, max_size=2),
-                "additionalProperties": st.booleans(),
-                "unevaluatedProperties": st.just(False),
-            },
-        ),
-        st.fixed_dictionaries({"not": inner, "type": st.just("string")}),
-    )
-
-
-def json_values() -> st.SearchStrategy[Any]:
-    return st.recursive(
-        st.one_of(st.none(), st.booleans(), st.integers(-9, 9), st.text(max_size=4)),
-        lambda inner: st.one_of(
-            st.lists(inner, max_size=2), st.dictionaries(st.text(max_size=3), inner, max_size=2)
-        ),
-        max_leaves=4,
-    )
-
-
-def grammars() -> st.SearchStrategy[str]:
-    part = st.recursive(
-        st.sampled_from(['"a"', '"bc"', "[a-c]", "[^a\\n]", ".", '""', "root", "one", "two", '"\\u00e9"']),
-        lambda inner: st.one_of(
-            st.tuples(inner, st.sampled_from(["*", "+", "?", "{2}", "{0,3}", "{1,}"])).map(
-                lambda pair: f"({pair[0]}){pair[1]}"
-            ),
-            st.lists(inner, min_size=1, max_size=3).map(" ".join),
-            st.lists(inner, min_size=2, max_size=3).map(lambda each: f"({' | '.join(each)})"),
-        ),
-        max_leaves=8,
-    )
-    return st.tuples(part, part, part).map(lambda three: "root ::= {}\none ::= {}\ntwo ::= {}".format(*three))
 
 
 def translated(translate: Any, **fields: Any) -> Any:
@@ -143,13 +55,26 @@ def answers(request: Any, count: int = 3) -> list[str]:
     return [answer for seed in range(count) if (answer := drawn(grammar, seed)) is not None]
 
 
-def fits(schema: Any, value: Any) -> bool:
-    """By another reading of the schema than ours; a reference that leads nowhere in a part that holds for
-    nothing makes a schema that only this one refuses."""
-    try:
-        return jsonschema_rs.is_valid(schema, value)
-    except jsonschema_rs.ValidationError as error:
-        return "does not exist" in error.message
+def streamed(request: Any, answer: str, seed: int) -> list[dict[str, str]]:
+    """The functions that a caller reads of an answer that comes in pieces."""
+    shaper, draw = Shaper("m", Tokens(), calls=request.calls), random.Random(seed)
+    cuts = sorted({0, len(answer), *(draw.randrange(len(answer) + 1) for _ in range(9))})
+    deltas = [{"content": answer[first:after]} for first, after in pairwise(cuts)]
+    ends = [None] * (len(deltas) - 1) + ["stop"]
+    chunks = [
+        {"choices": [{"index": 0, "delta": delta, "finish_reason": end}]}
+        for delta, end in zip(deltas, ends, strict=True)
+    ]
+    told = [sent for chunk in chunks for sent in shaper.chunk(chunk)]
+    told += shaper.end()
+    functions: dict[int, dict[str, str]] = {}
+    for piece in (
+        call for sent in told for each in sent["choices"] for call in each["delta"].get("tool_calls", ())
+    ):
+        read = functions.setdefault(piece["index"], {"name": "", "arguments": ""})
+        for name, text in piece["function"].items():
+            read[name] += text or ""
+    return list(functions.values())
 
 
 @made_up
@@ -180,18 +105,6 @@ def test_an_answer_fits_its_grammar(grammar: str) -> None:
     expression = as_pattern(grammar)
     for answer in answers(request):
         assert expression is None or expression.fullmatch(answer), (grammar, answer)
-
-
-def as_pattern(grammar: str) -> re.Pattern[str] | None:
-    """The same as a regular expression, where no rule leads back to itself."""
-    rules = dict(line.split(" ::= ") for line in grammar.splitlines())
-    text = rules["root"]
-    for _ in range(3):
-        for name in ("root", "one", "two"):
-            text = re.sub(rf"\b{name}\b", f"({rules[name]})".replace("\\", "\\\\"), text)
-    if len(text) > 2000 or re.search(r"\b(root|one|two)\b", text):
-        return None
-    return re.compile(re.sub(r'"([^"]*)"|(?<![\[\^]) ', lambda found: found[1] or "", text), re.DOTALL)
 
 
 @made_up
@@ -228,7 +141,11 @@ def test_a_reply_is_a_call_whose_arguments_fit(parameters: list[Any], parallel: 
         whole = {"choices": [{"index": 0, "message": {"content": answer}, "finish_reason": "stop"}]}
         read = Shaper("m", Tokens(), calls=request.calls).whole(whole)["choices"][0]
         assert read["finish_reason"] == "tool_calls"
-        for call in read["message"]["tool_calls"]:
+        calls = read["message"]["tool_calls"]
+        assert streamed(translated(translate_chat, **asked), answer, seed) == [
+            call["function"] for call in calls
+        ]
+        for call in calls:
             schema = tools[int(call["function"]["name"][1:])]["function"]["parameters"]
             value = json.loads(call["function"]["arguments"])
             if not request.headers:
