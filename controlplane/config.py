@@ -102,6 +102,9 @@ class Settings(BaseSettings):
     data_dir: Path = Path(".hearth")
     """Node-local folder for caches (`cache/`), process folders (`run/`) and logs (`logs/`)."""
 
+    cache_gib: float | None = Field(default=None, gt=0, le=1_000_000)
+    """What the weights in this machine's cache may take of its disk; unset, what the disk has."""
+
     account_id: ResourceId = "hearth"
     """The first account, made by `hearth up` and `hearth admin bootstrap`."""
     admin_email: str = "admin@localhost"

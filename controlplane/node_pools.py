@@ -102,11 +102,15 @@ class Cache(_Part):
     """A folder of the node: shared by its pods, and still there when they are gone."""
     empty_dir: Quantity | None = None
     """Room in a folder of each pod's own, which goes with it."""
+    limit: Quantity | None = None
+    """What weights may take of the node's folder; unset, what its disk has."""
 
     @model_validator(mode="after")
     def _is_one(self) -> Cache:
         if (self.host_path is None) == (self.empty_dir is None):
             raise ValueError("needs either hostPath or emptyDir")
+        if self.limit and self.empty_dir:
+            raise ValueError("limit is for a hostPath: an emptyDir has its size")
         return self
 
 
@@ -152,6 +156,10 @@ class NodePools(_Part):
         kind = self.pools[0].accelerator_type if accelerator_type == UNSPECIFIED else accelerator_type
         found = [pool for pool in self.pools if pool.accelerator_type == kind]
         return tuple(sorted(found, key=lambda pool: pool.price))
+
+    def has_gpus(self, accelerator_type: str) -> bool:
+        """Whether an engine that asks for this kind runs on GPUs."""
+        return any(not pool.on_cpu for pool in self.pools_for(accelerator_type))
 
     def pools_for_training(self) -> tuple[NodePool, ...]:
         """The cheapest first."""

@@ -33,6 +33,7 @@ PART_BYTES = 16 * 1024 * 1024
 """S3 takes 10,000 parts at most, so a stream may hold 156 GiB."""
 STREAM_RESUMES = 3
 DELETE_BATCH = 1000
+THERE_ALREADY_CODES = frozenset({"412", "PreconditionFailed"})
 MISSING_OBJECT_CODES = frozenset({"404", "NoSuchKey", "NotFound"})
 
 
@@ -92,6 +93,17 @@ class ObjectStore:
     def put_bytes(self, key: str, data: bytes) -> None:
         with self._reporting(f"write {key}"):
             self._client.put_object(Bucket=self._bucket, Key=_checked(key), Body=data)
+
+    def create_bytes(self, key: str, data: bytes) -> bool:
+        """Write an object that is not there yet; of several writers at once one gets True."""
+        with self._reporting(f"write {key}"):
+            try:
+                self._client.put_object(Bucket=self._bucket, Key=_checked(key), Body=data, IfNoneMatch="*")
+            except ClientError as error:
+                if _error_code(error) not in THERE_ALREADY_CODES:
+                    raise
+                return False
+        return True
 
     def put_file(self, key: str, path: Path) -> None:
         """Upload a file; a large one goes up in parts, so it appears whole or not at all."""

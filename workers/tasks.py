@@ -20,7 +20,7 @@ from workers.autoscaling.loop import scale_deployments
 from workers.context import WorkerContext
 from workers.observability.parts import watch_worker
 from workers.reconcile.datasets import reconcile_dataset
-from workers.reconcile.deployments import reconcile_deployment
+from workers.reconcile.deployments import bring_on_deployment
 from workers.reconcile.fine_tuning.jobs import bring_on_job
 from workers.reconcile.inspections import reconcile_inspection
 from workers.reconcile.models import reconcile_model
@@ -54,7 +54,7 @@ def dataset(uid: str) -> None:
 
 @shared_task(name=RECONCILE_DEPLOYMENT)
 def deployment(uid: str) -> None:
-    reconcile_deployment(context(), uuid.UUID(uid))
+    bring_on_deployment(context(), uuid.UUID(uid))
 
 
 @shared_task(name=RECONCILE_FINE_TUNING_JOB)

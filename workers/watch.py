@@ -5,15 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from controlplane.queue import RECONCILE_DEPLOYMENT, RECONCILE_FINE_TUNING_JOB, enqueue
+from controlplane.resources.deployments.states import CREATING, READY, UPDATING
 from controlplane.resources.tables import DeploymentRow, FineTuningJobRow
 from workers.context import WorkerContext
+from workers.reconcile.fleets import CLUSTER_UNAVAILABLE
+from workers.runtimes.base import FleetNews
 
 log = logging.getLogger(__name__)
 
@@ -31,10 +34,14 @@ def start_watch(open_context: Callable[[], WorkerContext]) -> threading.Event:
 def _watch(open_context: Callable[[], WorkerContext], stopping: threading.Event) -> None:
     context = open_context()
     told: frozenset[tuple[str, int]] = frozenset()
+    news = FleetNews()
     while not stopping.wait(LOOK_SECONDS):
+        if context.fleets is not None:
+            news |= context.fleets.take_news()
         try:
             told = tell_new_ends(context, told)
-            tell_changed_fleets(context)
+            tell_news(context, news)
+            news = FleetNews()
         except (SQLAlchemyError, OSError) as error:
             log.warning("trainers that end and fleets that change are left to the sweep for now: %s", error)
 
@@ -53,20 +60,35 @@ def wake(context: WorkerContext, uid: uuid.UUID, attempt: int) -> None:
     enqueue(context.settings, RECONCILE_FINE_TUNING_JOB, uid)
 
 
-def tell_changed_fleets(context: WorkerContext) -> None:
-    """Have the deployments looked at of which something has changed on their cluster."""
-    if context.fleets is None:
-        return
-    for uid in sorted(map(uuid.UUID, context.fleets.take_changed())):
-        bring_forward(context, DeploymentRow, DeploymentRow.uid == uid)
-        enqueue(context.settings, RECONCILE_DEPLOYMENT, uid)
+def tell_news(context: WorkerContext, news: FleetNews) -> None:
+    """Have the deployments looked at that the news are about."""
+    if news != FleetNews():
+        for uid in bring_forward(context, DeploymentRow, concerned(news)):
+            enqueue(context.settings, RECONCILE_DEPLOYMENT, uid)
 
 
-def bring_forward(context: WorkerContext, table: Any, which: ColumnElement[bool]) -> None:
-    """Have a look that is still to come be due now. Rows that rest go on resting."""
-    due = update(table).where(which, table.next_reconcile_at > func.now())
+def concerned(news: FleetNews) -> ColumnElement[bool]:
+    """Of an account one deployment, whose round sees to the namespace for all of them."""
+    followed = DeploymentRow.state.in_((CREATING, READY, UPDATING))
+    one_each = (
+        select(DeploymentRow.uid)
+        .where(DeploymentRow.account_id.in_(news.accounts), followed)
+        .distinct(DeploymentRow.account_id)
+        .order_by(DeploymentRow.account_id, DeploymentRow.uid)
+    )
+    named = DeploymentRow.uid.in_(map(uuid.UUID, news.deployments)) | DeploymentRow.uid.in_(one_each)
+    return named | (DeploymentRow.reason == CLUSTER_UNAVAILABLE) if news.returned else named
+
+
+def bring_forward(context: WorkerContext, table: Any, which: ColumnElement[bool]) -> Sequence[uuid.UUID]:
+    """Have a look that is still to come be due now, and another one follow the one that goes on.
+
+    Returns the rows that this is about. Rows that rest go on resting.
+    """
+    due = update(table).where(which, table.next_reconcile_at.is_not(None)).returning(table.uid)
     with context.db.session() as session:
-        session.execute(
+        found = session.scalars(
             due.values(next_reconcile_at=func.now(), update_time=table.update_time),
             execution_options={"synchronize_session": False},
         )
+        return found.all()

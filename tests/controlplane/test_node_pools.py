@@ -10,8 +10,16 @@ import yaml
 from pydantic import ValidationError
 
 from controlplane.config import Settings, load_settings
+from controlplane.db import Database
 from controlplane.node_pools import NodePools
+from controlplane.resources.tables import ModelRow
 
+SEVENTY_BILLION = {
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "hidden_size": 8192,
+}
 P = "/v1/accounts/hearth"
 H100 = {
     "name": "h100",
@@ -35,6 +43,10 @@ MISTAKES = [
     ({**GOOD, "trainingPools": ["a100"]}, "trainingPools: there is no pool a100"),
     ({**GOOD, "cache": {}}, "cache: needs either hostPath or emptyDir"),
     ({**GOOD, "cache": {"hostPath": "weights"}}, "cache.hostPath: String should match pattern"),
+    (
+        {**GOOD, "cache": {"emptyDir": "1Gi", "limit": "1Gi"}},
+        "cache: limit is for a hostPath: an emptyDir has",
+    ),
     ({**GOOD, "quota": {"pods": "many"}}, "quota.pods: 'many' is no quantity, as 8 or 500m or 64Gi is"),
     ({**GOOD, "namespacePrefix": "Hearth"}, "namespacePrefix 'Hearth' is no short DNS label"),
     (changed(acceleratorType="NVIDIA_H9000"), "pools.0.acceleratorType: 'NVIDIA_H9000' is none of NVIDIA_"),
@@ -105,6 +117,38 @@ def test_pools_cannot_be_changed_once_they_are_read() -> None:
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     return settings.model_copy(update={"node_pools": NodePools.model_validate(GOOD)})
+
+
+async def test_a_deployment_that_leaves_its_gpus_open_counts_as_what_the_planner_chooses(
+    api: Any, base: Any, db: Database
+) -> None:
+    """150 GiB, of H100s that offer 70.5 each: four, because its heads are not split by three."""
+    with db.session() as session:
+        row = session.get_one(ModelRow, base.uid)
+        row.files = {"model.safetensors": {"size": 150 * 1024**3, "sha256": "0" * 64}}
+        row.facts = {**row.facts, "config": SEVENTY_BILLION}
+    set_to_eight = await api.patch(f"{P}/quotas/h100-count", json={"value": 8})
+    assert set_to_eight.status_code == 200
+
+    async def create(name: str, **fields: Any) -> Any:
+        body = {"baseModel": base.name, "acceleratorType": "NVIDIA_H100_80GB", **fields}
+        return await api.post(f"{P}/deployments?deploymentId={name}", json=body)
+
+    assert (await create("open", maxReplicaCount=2)).status_code == 200
+    assert (await api.get(f"{P}/quotas/h100-count")).json()["usage"] == 8
+    refused = await create("more", acceleratorCount=1)
+    assert refused.status_code == 429
+    held = "this takes 1 (replicas × accelerators), while 8 are held: accounts/hearth/deployments/open (8)"
+    assert held in refused.json()["message"]
+    fewer = {"baseModel": base.name, "maxReplicaCount": 1}
+    assert (await api.patch(f"{P}/deployments/open", json=fewer)).status_code == 200
+    assert (await api.get(f"{P}/quotas/h100-count")).json()["usage"] == 4
+
+
+async def test_on_a_cluster_the_kind_of_the_first_pool_counts_for_who_names_none(api: Any, base: Any) -> None:
+    taken = await api.post(f"{P}/deployments?deploymentId=open", json={"baseModel": base.name})
+    assert taken.status_code == 200
+    assert (await api.get(f"{P}/quotas/gpu-count")).json()["usage"] == 1
 
 
 async def test_deployments_ask_for_what_the_clusters_pools_have_and_not_this_machine(

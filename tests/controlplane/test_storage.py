@@ -48,6 +48,14 @@ def test_bytes_come_back_as_they_went(object_store: ObjectStore, prefix: str) ->
     assert (found.key, found.size) == (prefix + "a", 5)
 
 
+def test_what_is_only_to_be_created_leaves_alone_what_is_there(
+    object_store: ObjectStore, prefix: str
+) -> None:
+    assert object_store.create_bytes(prefix + "a", b"first")
+    assert not object_store.create_bytes(prefix + "a", b"second")
+    assert object_store.get_bytes(prefix + "a") == b"first"
+
+
 def test_an_empty_object_is_an_object(object_store: ObjectStore, prefix: str) -> None:
     object_store.put_bytes(prefix + "empty", b"")
     assert object_store.get_bytes(prefix + "empty") == b""

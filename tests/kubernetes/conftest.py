@@ -7,6 +7,7 @@ the tests are kept on virtual nodes of this run by a selector and a taint.
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Callable, Iterator
@@ -26,14 +27,18 @@ from tests.kubernetes.kubelet import VirtualKubelet
 from tests.kubernetes.road import Road, over_road
 from tests.kubernetes.story import Kubectl, Story
 from workers.context import WorkerContext
+from workers.runtimes.engine_failure import ERROR_MARK
 from workers.runtimes.kubernetes import KubernetesFleets
 from workers.runtimes.kubernetes.cluster import NAMESPACE, Cluster
+from workers.runtimes.kubernetes.pod import WEIGHTS_LOST
 
 STAND_IN = ("python", str(Path(__file__).with_name("stand_in.py")))
+LOST = {"code": "UNAVAILABLE", "reason": WEIGHTS_LOST, "message": "they made way", "retryable": True}
 IMAGES = {
     "engine:stand-in": STAND_IN,
     "engine:newer": STAND_IN,
     "engine:crashing": (*STAND_IN, "crashing=torch.OutOfMemoryError: CUDA out of memory. Tried to allocate"),
+    "engine:evicted": (*STAND_IN, f"crashing={ERROR_MARK}{json.dumps(LOST)}"),
     "engine:unstageable": (*STAND_IN, "unstageable=model.safetensors is missing from the object store"),
     "engine:real": ("python", "-m", "workers.runtimes.kubernetes.pod"),
 }
@@ -68,7 +73,7 @@ def cluster(kubeconfig: Path) -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KUBECONFIG", str(kubeconfig))
         patch.delenv(SERVICE_HOST_ENV_NAME, raising=False)
-        found = Cluster.of_context("")
+        found = Cluster.of_context("", user_agent="tests")
     yield found
     found.close()
 

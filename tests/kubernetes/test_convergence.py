@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import random
 import time
-from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
@@ -21,8 +19,7 @@ from workers.context import WorkerContext
 from workers.reconcile.deployments import reconcile_deployment
 from workers.reconcile.fleets import stop_stray_fleets
 from workers.runtimes.kubernetes import KubernetesFleets
-from workers.runtimes.kubernetes.cluster import DEPLOYMENT, POD, Cluster
-from workers.watch import tell_changed_fleets
+from workers.watch import tell_news
 
 pytestmark = pytest.mark.kubernetes
 
@@ -147,6 +144,20 @@ def test_a_fleet_that_no_row_speaks_of_is_removed(
     assert len(stays.pods()) == 1
 
 
+def test_an_accounts_namespace_that_was_deleted_is_made_anew_with_all_that_is_wanted_there(
+    deploy: Deploy, kubectl: Kubectl
+) -> None:
+    story = deploy()
+    story.until_ready()
+    (before,) = story.pods()
+    kubectl("delete", "namespace", story.namespace, "--wait=false")
+    story.until(lambda row: before["metadata"]["uid"] not in {pod["metadata"]["uid"] for pod in story.pods()})
+    story.until_ready()
+    story.until(lambda row: len(story.pods()) == 1)
+    kinds = ("resourcequota", "networkpolicy", "secret")
+    assert all(kubectl.get(kind, story.namespace) for kind in kinds)
+
+
 def test_every_account_has_a_namespace_that_keeps_it_to_itself(deploy: Deploy, kubectl: Kubectl) -> None:
     one, other = deploy(), deploy(account="other")
     one.until_ready()
@@ -172,61 +183,22 @@ def image_of(story: Story) -> str:
     return str(story.deployment()["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
-def test_whatever_is_done_to_it_in_whatever_order_nothing_is_left_over(
-    deploy: Deploy, kubectl: Kubectl, cluster: Cluster
-) -> None:
-    """Changes by users and by hand, one upon the other; then objects and GPUs are counted."""
-    story, dice = deploy(), random.Random(7)
-    story.until_ready()
-
-    def delete_a_pod() -> None:
-        for pod in story.pods()[:1]:
-            cluster.delete(POD, story.namespace, pod["metadata"]["name"])
-
-    operations = (
-        lambda: story.change(state="UPDATING", desired_replica_count=dice.randint(0, 3)),
-        lambda: story.update(max_context_length=dice.choice((256, 512, 1024))),
-        lambda: cluster.delete(DEPLOYMENT, story.namespace, story.name()),
-        lambda: cluster.delete(cluster.kind("Service"), story.namespace, story.name()),
-        delete_a_pod,
-        story.round,
-        story.round,
-    )
-    for _ in range(60):
-        dice.choice(operations)()
-        story.round()
-    story.change(state="UPDATING", desired_replica_count=2)
-    story.until(lambda row: row.state == "READY" and len(story.pods()) == 2 == len(story.replicas()))
-    counted = Counter(story.objects())
-    counted.pop("ReplicaSet")  # earlier ones are kept, empty, as Deployments do
-    assert counted == {
-        "Deployment": 1,
-        "Pod": 2,
-        "Service": 1,
-        "ServiceAccount": 1,
-        "PodDisruptionBudget": 1,
-    }
-    story.change(state="DELETING")
-    story.until(lambda row: row.state == "DELETED")
-    story.until(lambda row: story.objects() == [])
-
-
 def test_what_changes_on_the_cluster_is_looked_at_at_once(
-    deploy: Deploy, kubelet: VirtualKubelet, monkeypatch: pytest.MonkeyPatch
+    deploy: Deploy, kubelet: VirtualKubelet, fleets: KubernetesFleets, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[tuple[str, object]] = []
     monkeypatch.setattr("workers.watch.enqueue", lambda settings, task, uid: told.append((task, uid)))
     story = deploy()
     story.until_ready()
     (pod,) = story.pods()
-    tell_changed_fleets(story.context)  # What came before it was ready.
+    fleets.take_news()  # What came before it was ready.
     told.clear()
     story.change(next_reconcile_at=datetime.now(UTC) + timedelta(hours=1))
     kubelet.container(pod["metadata"]["uid"]).kill()
     deadline = time.monotonic() + SECONDS
     while (RECONCILE_DEPLOYMENT, story.uid) not in told:
         assert time.monotonic() < deadline
-        tell_changed_fleets(story.context)
+        tell_news(story.context, fleets.take_news())
         time.sleep(LOOK_SECONDS)
     due = story.row().next_reconcile_at
     assert due is not None

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import httpx
 import pytest
 
 from controlplane.resources.tables import ModelRow
 from tests.kubernetes.kubelet import VirtualKubelet
-from tests.kubernetes.story import Story
+from tests.kubernetes.story import Kubectl, Story
 from workers.runtimes.kubernetes.manifests import SERVING_GATE
 
 pytestmark = pytest.mark.kubernetes
@@ -96,6 +98,19 @@ def test_a_deployment_that_never_came_up_fails_with_the_engines_own_words(
     assert row.status_message == "model.safetensors is missing from the object store"
     story.until(lambda row: story.pods() == [])
     assert any(reason == "FILE_MISSING" for reason, _ in story.events())
+
+
+def test_a_pod_whose_weights_made_way_before_its_engine_started_is_followed_by_another(
+    deploy: Deploy, kubelet: VirtualKubelet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(kubelet.images, "engine:stand-in", kubelet.images["engine:evicted"])
+    story = deploy()
+    story.until(lambda row: story.pods())
+    first = story.pods()[0]["metadata"]["uid"]
+    row = story.until(lambda row: first not in {pod["metadata"]["uid"] for pod in story.pods()})
+    assert row.state != "FAILED"
+    monkeypatch.undo()
+    story.until_ready()
 
 
 def test_an_image_that_cannot_be_pulled_is_named(
@@ -193,6 +208,28 @@ def test_a_node_that_dies_takes_its_replica_out_of_service_and_another_one_comes
     assert lost not in {row.uid for row in story.replicas() if row.state == "READY"}
     kubelet.replace_node(node)
     story.until(lambda row: row.state == "READY" and len(story.replicas()) == 1)
+
+
+def test_a_node_that_is_drained_lets_its_replica_finish_its_answer_and_another_one_comes(
+    deploy: Deploy, kubectl: Kubectl
+) -> None:
+    story = deploy()
+    story.until_ready()
+    (pod,), (replica,) = story.pods(), story.replicas()
+    node, url = pod["spec"]["nodeName"], f"http://{replica.host}:{replica.port}/v1/chat/completions"
+    asked = {"model": replica.served_name, "messages": [], "max_tokens": 200, "stream": True}
+    drain = ("drain", node, f"--pod-selector=hearth.dev/deployment-uid={story.uid}", "--delete-emptydir-data")
+    try:
+        with ThreadPoolExecutor(1) as aside, httpx.stream("POST", url, json=asked, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            drained = aside.submit(kubectl, *drain)
+            assert list(lines)[-2:] == ["data: [DONE]", ""]
+            assert "evicted" in drained.result()
+        story.until(lambda row: row.state == "READY" and story.states() == ["READY"])
+        assert [each["spec"]["nodeName"] for each in story.pods()] != [node]
+    finally:
+        kubectl("uncordon", node)
 
 
 def _statuses(pod: dict[str, Any]) -> dict[str, str]:

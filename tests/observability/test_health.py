@@ -36,7 +36,7 @@ def set_revision(database_url: str, revision: str | None) -> None:
 
 
 SCHEMAS = [
-    (min(known_revisions()), 503, [OLD_SCHEMA]),
+    ("0001", 503, [OLD_SCHEMA.format(found="0001", needed=max(known_revisions()))]),
     (None, 503, [NO_SCHEMA]),
     ("9999", 200, []),  # the next version's
     (max(known_revisions()), 200, []),

@@ -61,11 +61,11 @@ class Started:
     directories: list[Path] = field(default_factory=list)
 
     def start(
-        self, directory: Path, argv: Sequence[str], env: Mapping[str, str], forgotten: Iterable[str] = ()
+        self, directory: Path, argv: Sequence[str], env: Mapping[str, str], secrets: Iterable[str] = ()
     ) -> None:
         self.argv[directory.name], self.env[directory.name] = list(argv), dict(env)
         self.directories.append(directory)
-        start_process(directory, SLEEP, env, forgotten)
+        start_process(directory, SLEEP, env, secrets)
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from controlplane.node_pools import NodePools
+from controlplane.node_pools import Cache, NodePools
+from controlplane.sizing import PodSize
 from workers.runtimes.base import FleetSpec, ModelFile, ModelSource, ReplicaSpec
 from workers.runtimes.kubernetes.account_manifests import account_objects
 from workers.runtimes.kubernetes.manifests import (
@@ -20,7 +21,6 @@ from workers.runtimes.kubernetes.manifests import (
     namespace_of,
     short_name,
 )
-from workers.runtimes.kubernetes.sizing import PodSize
 from workers.runtimes.vllm import ENGINE_SPEC
 
 STORE = {"HEARTH_S3_ENDPOINT": "http://s3:9000", "HEARTH_S3_SECRET_KEY": "s3-secret"}
@@ -219,6 +219,24 @@ def test_weights_on_the_nodes_own_disk_are_shared_and_the_namespace_allows_it() 
         for pools in (POOLS, shared)
     ]
     assert levels == ["restricted", "privileged"]
+
+
+@pytest.mark.parametrize(
+    ("cache", "limit"),
+    [
+        ({"hostPath": "/mnt/w"}, None),
+        ({"hostPath": "/mnt/w", "limit": "1536Gi"}, "1536"),
+        ({"emptyDir": "512Mi"}, "0.5"),
+    ],
+)
+def test_what_brings_weights_knows_how_much_the_cache_may_hold(
+    cache: dict[str, str], limit: str | None
+) -> None:
+    pools = POOLS.model_copy(update={"cache": Cache.model_validate(cache)})
+    pod = fleet_objects(WITH_ADDONS, replace(ON_GPU, pools=pools), STORE)[0]["spec"]["template"]["spec"]
+    for container in (*pod["initContainers"], *pod["containers"]):
+        told = {each["name"]: each.get("value") for each in container["env"]}
+        assert told.get("HEARTH_CACHE_GIB") == limit
 
 
 def test_the_network_lets_in_hearth_and_lets_out_to_names_and_weights() -> None:

@@ -13,7 +13,7 @@ import pytest
 from controlplane.storage import ObjectNotFound, StorageUnavailable
 from workers.runtimes import node_cache
 from workers.runtimes.base import ModelFile
-from workers.runtimes.node_cache import StagingError, remove_staged, stage_adapter, stage_model
+from workers.runtimes.node_cache import StagingError, stage_adapter, stage_model
 
 UID = "0f" * 16
 PREFIX = f"accounts/a/models/{UID}/"
@@ -182,6 +182,22 @@ def test_an_adapter_with_other_content_has_another_path(store: DictionaryStore, 
     second = stage_adapter(DictionaryStore(changed), PREFIX, listed(changed), tmp_path, UID)
     assert first != second
     assert first.parent == second.parent == tmp_path / "adapters"
-    remove_staged(tmp_path, UID)
-    assert not first.exists()
-    assert not second.exists()
+
+
+def test_what_an_earlier_version_staged_is_checked_and_kept(store: DictionaryStore, tmp_path: Path) -> None:
+    folder = tmp_path / "models" / UID
+    folder.mkdir(parents=True)
+    for name, data in CONTENT.items():
+        (folder / name).write_bytes(data)
+    assert stage_model(store, PREFIX, listed(CONTENT), tmp_path, UID) == folder
+    assert store.reads == []
+
+
+def test_files_that_a_model_has_no_more_do_not_stay_beside_the_others(
+    store: DictionaryStore, tmp_path: Path
+) -> None:
+    path = stage_model(store, PREFIX, listed(CONTENT), tmp_path, UID)
+    fewer = {"model.safetensors": CONTENT["model.safetensors"] + b"more"}
+    store.objects[PREFIX + "model.safetensors"] = fewer["model.safetensors"]
+    stage_model(store, PREFIX, listed(fewer), tmp_path, UID)
+    assert [file.name for file in path.iterdir()] == ["model.safetensors"]

@@ -20,7 +20,7 @@ from controlplane.config import Settings
 from controlplane.storage import ObjectStore
 from workers.runtimes.base import ModelFile, ModelSource, ReplicaSpec
 from workers.runtimes.engine_failure import failure_reason
-from workers.runtimes.kubernetes.pod import ADDON_PORT_OFFSET, SOURCE, addon_key
+from workers.runtimes.kubernetes.pod import ADDON_PORT_OFFSET, SOURCE, WEIGHTS_LOST, addon_key
 from workers.runtimes.node_settings import object_store_environment
 from workers.runtimes.vllm import ENGINE_SPEC, EngineSpec
 
@@ -87,6 +87,16 @@ def test_weights_are_brought_to_the_cache_before_the_engine_starts(
     subprocess.run(command("stage", spec, tmp_path), env=environment(settings), check=True)
     staged = tmp_path / "cache" / "models" / UID / "adapter_model.safetensors"
     assert staged.read_bytes() == b"weights"
+
+
+def test_an_engine_whose_weights_made_way_before_it_started_asks_for_another_pod(
+    spec: EngineSpec, settings: Settings, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        command("serve", spec, tmp_path), env=environment(settings), capture_output=True, text=True
+    )
+    failure = failure_reason(done.stderr)
+    assert (done.returncode, failure.reason, failure.retryable) == (1, WEIGHTS_LOST, True)
 
 
 def test_weights_that_are_missing_end_the_pod_with_their_name(

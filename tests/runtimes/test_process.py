@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from workers.runtimes import process_shim
+from workers.runtimes import process, process_shim
 from workers.runtimes.process import (
     ProcessOver,
     ProcessState,
@@ -89,15 +89,33 @@ def test_a_process_runs_in_its_directory_with_its_environment_and_reports_its_ex
     assert log_tail(directory).splitlines() == [f"{directory} on", "oops"]
 
 
-def test_a_secret_of_somebody_else_s_is_in_no_file_once_the_process_runs(
+def everything_written(directory: Path) -> str:
+    return "".join(path.read_text() for path in directory.rglob("*") if path.is_file())
+
+
+def test_a_secret_of_somebody_else_s_is_in_no_file_and_not_where_the_process_reads(
     directory: Path, environ: dict[str, str], until: Until
 ) -> None:
-    code = "import os, time; print(len(os.environ['THEIR_KEY']), flush=True); time.sleep(60)"
-    start_process(directory, python(code), environ | {"THEIR_KEY": "k3y-of-9-1"}, forgotten=["THEIR_KEY"])
-    until(lambda: log_tail(directory) == "10")
-    assert "k3y-of-9-1" not in "".join(path.read_text() for path in directory.rglob("*") if path.is_file())
+    code = (
+        "import os, sys, time; print(len(os.environ['THEIR_KEY']), sys.stdin.read() == '', flush=True)\n"
+        "time.sleep(60)"
+    )
+    start_process(directory, python(code), environ | {"THEIR_KEY": "k3y-of-9-1"}, secrets=["THEIR_KEY"])
+    until(lambda: log_tail(directory) == "10 True")
+    assert "k3y-of-9-1" not in everything_written(directory)
     stop_process(directory, 1.0)
     until(ended(directory))
+
+
+def test_a_secret_stays_in_no_file_where_the_shim_dies_before_it_begins(
+    directory: Path, environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shim = tmp_path / "shim.py"
+    shim.write_text("")
+    monkeypatch.setattr(process, "SHIM", shim)
+    start_process(directory, python(SLEEP), environ | {"THEIR_KEY": "k3y-of-9-1"}, secrets=["THEIR_KEY"])
+    assert state_of(directory) is ProcessState.LOST
+    assert "k3y-of-9-1" not in everything_written(directory)
 
 
 def test_a_process_that_a_signal_ends_reports_the_signal(

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from controlplane.node_pools import NodePool
-from workers.runtimes.kubernetes.sizing import GIB, DoesNotFit, ModelSizes, PodSize, quantity_bytes, size_pod
+from controlplane.sizing import GIB, DoesNotFit, ModelSizes, PodSize, quantity_bytes, size_pod
 
 H100 = NodePool(
     name="h100",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from controlplane.config import Settings
 from controlplane.storage import ObjectStore
 from workers.runtimes.node_settings import object_store_environment
-from workers.runtimes.trainer_pod import ATTEMPT_VARIABLE, POD_VARIABLE
+from workers.runtimes.trainer_pod import ATTEMPT_VARIABLE, POD_VARIABLE, claim
 from workers.training.errors import EXIT_INTERRUPTED, EXIT_OUTAGE
 
 PREFIX = "accounts/acme/fine-tuning-jobs/77/"
@@ -52,6 +54,22 @@ def test_the_first_pod_of_an_attempt_trains_and_another_one_ends_without_a_word(
     assert (done.returncode, done.stdout, done.stderr) == (EXIT_INTERRUPTED, "", "")
     assert object_store.head(PREFIX + "result.json") is None
     assert pod.run("other", attempt=2).returncode == REFUSED
+
+
+def test_of_pods_that_come_at_the_same_moment_one_has_the_attempt_and_the_others_know_it(
+    object_store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(ATTEMPT_VARIABLE, "1")
+    pods, start = [f"pod-{number}" for number in range(8)], threading.Barrier(8)
+
+    def come(pod: str) -> str:
+        start.wait()
+        return claim(object_store, PREFIX, pod)
+
+    with ThreadPoolExecutor(len(pods)) as together:
+        said = set(together.map(come, pods))
+    assert len(said) == 1
+    assert claim(object_store, PREFIX, "late") in said <= set(pods)
 
 
 def test_without_the_object_store_it_is_to_be_tried_again(pod: Pod) -> None:

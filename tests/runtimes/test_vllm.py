@@ -101,6 +101,12 @@ def test_with_addons_it_is_built_for_the_next_rank_that_it_knows(asked: int, bui
     assert env["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] == "True"
 
 
+def test_only_with_addons_may_a_request_bring_a_chat_template() -> None:
+    with_addons = replace(ON_CPU, replica=replace(REPLICA, enable_adapters=True))
+    assert "--trust-request-chat-template" in command(with_addons)[0]
+    assert "--trust-request-chat-template" not in command(ON_CPU)[0]
+
+
 def test_precisions_become_flags_or_a_refusal() -> None:
     def at(precision: str, spec: EngineSpec) -> list[str]:
         return command(replace(spec, replica=replace(REPLICA, precision=precision)))[0]

@@ -20,8 +20,10 @@ from sqlalchemy import Row, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
+from controlplane.config import Settings
 from controlplane.db import now
 from controlplane.load_board import Board, GatewayLoad, read_board
+from controlplane.node_pools import NodePools
 from controlplane.queue import RECONCILE_DEPLOYMENT, enqueue
 from controlplane.resources.deployments.autoscaling import (
     DEFAULT_LOAD_TARGETS,
@@ -54,23 +56,22 @@ RowOf = Row[DeploymentRow, ScalingRow | None, datetime | None]
 
 
 def scale_deployments(context: WorkerContext) -> None:
-    board = look_at_board(context.settings.redis_url)
-    moment = now()
+    settings, moment = context.settings, now()
+    board = look_at_board(settings.redis_url)
     with context.db.session() as session:
         if not session.scalar(select(func.pg_try_advisory_xact_lock(ONE_AT_A_TIME))):
             return
-        kept = timedelta(days=context.settings.unused_deployment_days)
         rows = read_rows(session)
-        changed = [row[0].uid for row in rows if scale_one(session, row, board, moment, kept)]
-        LOOKS.tell([seen_of(row, board, moment) for row in rows])
+        changed = [row[0].uid for row in rows if scale_one(session, row, board, moment, settings)]
+        LOOKS.tell([seen_of(row, board, moment, settings.node_pools) for row in rows])
     for uid in changed:
-        enqueue(context.settings, RECONCILE_DEPLOYMENT, uid)
+        enqueue(settings, RECONCILE_DEPLOYMENT, uid)
 
 
-def seen_of(row: RowOf, board: Board | None, moment: datetime) -> Seen:
+def seen_of(row: RowOf, board: Board | None, moment: datetime, pools: NodePools | None) -> Seen:
     """A deployment after the look."""
     deployment, memory, _ = row
-    load = load_of(deployment, board, last_request_time(deployment.uid, memory, board, moment))
+    load = load_of(deployment, board, last_request_time(deployment.uid, memory, board, moment), pools)
     asked = None if load is None else demand(policy_of(deployment, moment), load)
     return Seen(deployment.name, deployment.desired_replica_count, asked)
 
@@ -107,9 +108,12 @@ def read_rows(session: Session) -> Sequence[RowOf]:
     return session.execute(query).all()
 
 
-def scale_one(session: Session, row: RowOf, board: Board | None, moment: datetime, kept: timedelta) -> bool:
+def scale_one(
+    session: Session, row: RowOf, board: Board | None, moment: datetime, settings: Settings
+) -> bool:
     """Decide on one deployment and write it down; whether a worker should look at it."""
     deployment, memory, since = row
+    kept = timedelta(days=settings.unused_deployment_days)
     last_request = last_request_time(deployment.uid, memory, board, moment)
     if is_unused(deployment, last_request, kept, moment):
         session.refresh(deployment, with_for_update=True)
@@ -122,7 +126,7 @@ def scale_one(session: Session, row: RowOf, board: Board | None, moment: datetim
         policy_of(deployment, moment),
         desired,
         Trend(**memory.trend) if memory else Trend(),
-        load_of(deployment, board, last_request),
+        load_of(deployment, board, last_request, settings.node_pools),
         serving_since=since.timestamp() if since else None,
         now=moment.timestamp(),
     )
@@ -150,9 +154,12 @@ def _seconds(given: timedelta | None, default: timedelta) -> float:
     return (default if given is None else given).total_seconds()
 
 
-def load_of(row: DeploymentRow, board: Board | None, last_request: datetime | None) -> Load | None:
+def load_of(
+    row: DeploymentRow, board: Board | None, last_request: datetime | None, pools: NodePools | None
+) -> Load | None:
     if board is None:
         return None
+    on_gpus = pools.has_gpus(row.accelerator_type) if pools else accelerators_a_replica(row) > 0
     seen = board.loads.get(row.uid, GatewayLoad())
     return Load(
         concurrent_requests=seen.concurrent,
@@ -161,7 +168,7 @@ def load_of(row: DeploymentRow, board: Board | None, last_request: datetime | No
         tokens_generated_per_second=seen.tokens_generated_per_second,
         prompt_tokens_per_second=seen.prompt_tokens_per_second,
         last_request_at=last_request.timestamp() if last_request else None,
-        replica_capacity=REQUESTS_ON_GPU if accelerators_a_replica(row) else REQUESTS_ON_CPU,
+        replica_capacity=REQUESTS_ON_GPU if on_gpus else REQUESTS_ON_CPU,
         is_whole=board.whole,
     )
 

@@ -19,7 +19,6 @@ from controlplane.resources.deployments.states import DELETED, Replica, mark, ma
 from controlplane.resources.tables import (
     DeployedModelRow,
     DeploymentRow,
-    ModelRow,
     ReplicaAdapterRow,
     ReplicaRow,
 )
@@ -37,7 +36,6 @@ from workers.reconcile.deployment_view import Rows, Status, load, view_of
 from workers.reconcile.lease import Lease
 from workers.reconcile.visit import AT_ONCE
 from workers.runtimes.base import Engines, EngineUnreachable, ReplicaObservation, ReplicaSpec
-from workers.training.examples.generic import GENERIC_TEMPLATE
 
 log = logging.getLogger(__name__)
 
@@ -106,17 +104,11 @@ def engine_of(settings: Settings, rows: Rows) -> ReplicaSpec:
         max_lora_rank=settings.max_lora_rank,
         max_model_len=deployment.max_context_length or base.context_length or None,
         precision=deployment.precision,
-        chat_template=chat_template(deployment, base),
+        chat_template=(base.conversation_config or {}).get("template") or None,
         tool_parser=base.call_form.parser,
         kv_cache_gib=settings.engine_kv_cache_gib,
         task=base.task,
     )
-
-
-def chat_template(deployment: DeploymentRow, base: ModelRow) -> str | None:
-    """The base's. Addons of a base without one bring the generic one; the base itself takes no chats."""
-    template = (base.conversation_config or {}).get("template")
-    return str(template) if template else GENERIC_TEMPLATE if deployment.enable_addons else None
 
 
 def write_replicas(session: Session, results: Results, moment: datetime) -> None:

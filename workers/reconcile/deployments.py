@@ -46,14 +46,23 @@ from workers.runtimes.process import ProcessOver
 
 log = logging.getLogger(__name__)
 
+MOST_ROUNDS = 5
+"""Of one deployment in a row, before others get their turn."""
 
-def reconcile_deployment(context: WorkerContext, uid: uuid.UUID) -> None:
-    """One round over a deployment, when it is due and nobody else is at it."""
+
+def bring_on_deployment(context: WorkerContext, uid: uuid.UUID) -> None:
+    """Rounds over a deployment, as long as another one was asked for while one went on."""
+    for _ in range(MOST_ROUNDS):
+        if not reconcile_deployment(context, uid):
+            return
+
+
+def reconcile_deployment(context: WorkerContext, uid: uuid.UUID) -> bool:
+    """One round over a deployment. False when it is not due, or somebody else is at it."""
     fleets = context.fleets
     if fleets is None:
-        visit(context, DeploymentRow, uid, run_round, say_that_it_fails)
-    else:
-        visit(context, DeploymentRow, uid, partial(run_fleet_round, fleets), say_that_it_fails)
+        return visit(context, DeploymentRow, uid, run_round, say_that_it_fails)
+    return visit(context, DeploymentRow, uid, partial(run_fleet_round, fleets), say_that_it_fails)
 
 
 def say_that_it_fails(row: DeploymentRow, cause: str) -> bool:

@@ -18,17 +18,19 @@ from sqlalchemy.orm import Session
 from controlplane.config import Settings
 from controlplane.db import now
 from controlplane.prices import Prices
+from controlplane.resources.deployed_models.states import DEPLOYED
 from controlplane.resources.deployments.states import (
     DELETED,
     DELETING,
     FAILED,
     LEAVING,
+    READY,
     Replica,
     mark,
 )
 from controlplane.resources.tables import DeploymentRow, ReplicaRow
 from workers.context import WorkerContext
-from workers.metering import answers, is_metering_due, meter_replica
+from workers.metering import PERIOD, answers, is_metering_due, meter_replica
 from workers.reconcile.deployed_models import load_addon, unload_addon
 from workers.reconcile.deployment_rows import (
     Results,
@@ -41,6 +43,7 @@ from workers.reconcile.deployment_rows import (
     write_addons,
     write_replicas,
 )
+from workers.reconcile.deployment_status import STEADY_POLL
 from workers.reconcile.deployment_view import Rows, intent_of, live, load, view_of
 from workers.reconcile.fleet_plan import FleetPlan, first_state, plan_fleet, wanted_replicas
 from workers.reconcile.lease import Lease
@@ -59,9 +62,11 @@ from workers.runtimes.base import (
 log = logging.getLogger(__name__)
 
 UNAVAILABLE_POLL = timedelta(seconds=5)
+STILL_UNAVAILABLE_POLL = timedelta(seconds=30)
+"""Of one that has said so already: all are looked at when the cluster is seen again."""
 LEAVING_POLL = timedelta(seconds=1)
 SETTLED_POLL = timedelta(minutes=5)
-"""At zero nothing is to be seen, unless somebody changes the cluster by hand."""
+"""The cluster tells what changes on it; this is for what it did not tell."""
 CLUSTER_UNAVAILABLE = "CLUSTER_UNAVAILABLE"
 
 
@@ -86,12 +91,29 @@ def run_fleet_round(fleets: Fleets, context: WorkerContext, lease: Lease) -> tim
         plan = plan_fleet(view_of(rows, look.seen), look.seen, now(), look.refused)
         if is_news(plan, look):
             record(context, lease, look, plan)
+        elif is_as_before(plan, look):
+            return rest_of(rows, now())
         results = execute(context, fleets, lease, look, plan)
     except FleetRefused as error:
         return give_up_refused(context, fleets, lease, error)
     except RuntimeUnavailable as error:
         return say_unavailable(context, lease, str(error))
     return conclude(context, lease, look, results)
+
+
+def is_as_before(plan: FleetPlan, look: Look) -> bool:
+    """Whether there is nothing to do and nothing to say that the rows do not say already."""
+    rows = look.rows
+    return (
+        look.fleet.settled
+        and not (look.refused or look.fleet.message or rows.deployment.reason)
+        and not (plan.serving or plan.unload or any(step.remove for step in plan.steps))
+        and is_at_rest(rows, look)
+        and len(live(rows)) == plan.replicas == look.spec.replicas
+        and all(replica.generation == rows.deployment.generation for replica in live(rows))
+        and all(replica.state == Replica.READY for replica in live(rows))
+        and all(deployed.state == DEPLOYED for deployed, _ in rows.models.values())
+    )
 
 
 def look_at(settings: Settings, fleets: Fleets, rows: Rows) -> Look:
@@ -249,13 +271,30 @@ def say_what_is_missing(
     if look.refused:
         mark(row, row.state, reason=look.refused.reason, message=look.refused.message)
         return UNAVAILABLE_POLL
-    rows = live(load(session, row.uid))
-    coming = [replica for replica in rows if replica.state in Replica.SERVING_OR_COMING]
+    rows = load(session, row.uid)
+    coming = [replica for replica in live(rows) if replica.state in Replica.SERVING_OR_COMING]
     if look.fleet.message and len(coming) < row.desired_replica_count:
         ready = sum(replica.state == Replica.READY for replica in coming)
         counted = f"{ready} of {row.desired_replica_count} replicas are ready; " if ready else ""
         mark(row, row.state, reason=look.fleet.reason, message=counted + look.fleet.message)
-    return wait if look.fleet.settled else min(wait, LEAVING_POLL)
+    if not look.fleet.settled:
+        return min(wait, LEAVING_POLL)
+    return rest_of(rows, now()) if wait >= STEADY_POLL and is_at_rest(rows, look) else wait
+
+
+def is_at_rest(rows: Rows, look: Look) -> bool:
+    """Whether nothing new is to be expected but from the cluster, which tells it."""
+    return (
+        rows.deployment.state == READY
+        and all(look.seen[replica.uid].healthy for replica in live(rows))
+        and all(adapter.proven_at is not None for adapter in rows.adapters)
+    )
+
+
+def rest_of(rows: Rows, moment: datetime) -> timedelta:
+    """Until a replica's serving is to be metered again, or nobody has looked for long."""
+    metered = [replica.serving_since + PERIOD for replica in live(rows) if replica.serving_since]
+    return max(min([moment + SETTLED_POLL, *metered]) - moment, STEADY_POLL)
 
 
 def give_up_refused(
@@ -282,10 +321,11 @@ def say_unavailable(context: WorkerContext, lease: Lease, why: str) -> timedelta
     log.warning("deployment %s: %s", lease.uid, why)
     with context.db.session() as session:
         row: DeploymentRow = lease.guard(session)
+        was_so = row.reason == CLUSTER_UNAVAILABLE
         # A deployment that has failed keeps its own reason; it is only still to be scaled to zero.
         if row.state != FAILED and (row.reason, row.status_message) != (CLUSTER_UNAVAILABLE, why):
             mark(row, row.state, reason=CLUSTER_UNAVAILABLE, message=why)
-    return UNAVAILABLE_POLL
+    return STILL_UNAVAILABLE_POLL if was_so else UNAVAILABLE_POLL
 
 
 def stop_stray_fleets(context: WorkerContext, fleets: Fleets) -> None:

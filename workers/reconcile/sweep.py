@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from datetime import timedelta
 
+from redis.exceptions import RedisError
 from sqlalchemy import delete, select, update
 
 from controlplane.db import now
 from controlplane.queue import (
+    CONTROL_QUEUE,
     INSPECT_DATASET,
+    QUEUE_OF,
     RECONCILE_DATASET,
     RECONCILE_DEPLOYMENT,
     RECONCILE_FINE_TUNING_JOB,
@@ -27,6 +30,7 @@ from controlplane.resources.tables import (
 )
 from controlplane.resources.uploads import URL_LIFETIME_SECONDS
 from controlplane.storage import StorageError
+from workers.autoscaling.loop import valkey_client
 from workers.context import WorkerContext
 from workers.metering import watch_spend
 from workers.reconcile.deployments import stop_strays
@@ -43,7 +47,7 @@ SWEPT = (
     (InspectionRow, INSPECT_DATASET),
     (DeploymentRow, RECONCILE_DEPLOYMENT),
 )
-ROWS_A_SWEEP = 500
+HINTS_WAITING, HINTS_AT_LEAST = 200, 20
 PREFIXES_A_SWEEP = 5
 AUDIT_LOGS_A_SWEEP = 1000
 KEPT_INSPECTIONS = timedelta(days=30)
@@ -56,7 +60,7 @@ def run_sweep(context: WorkerContext) -> None:
     """Send a hint for every row that is due, stop what no row speaks of, and empty what no row names."""
     for table, task in SWEPT:
         with context.db.session() as session:
-            uids = due_uids(session, table, ROWS_A_SWEEP)
+            uids = due_uids(session, table, hints_to_send(context, task))
         for uid in uids:
             enqueue(context.settings, task, uid)
     give_places(context)
@@ -66,6 +70,16 @@ def run_sweep(context: WorkerContext) -> None:
     collect_garbage(context)
     forget_old_audit_logs(context)
     forget_old_inspections(context)
+
+
+def hints_to_send(context: WorkerContext, task: str) -> int:
+    """Few while many wait to be taken: more would only keep what users have just asked for waiting."""
+    queue = QUEUE_OF.get(task, CONTROL_QUEUE)
+    try:
+        waiting = int(str(valkey_client(context.settings.redis_url).llen(queue)))
+    except (RedisError, OSError):
+        waiting = 0
+    return max(HINTS_WAITING - waiting, HINTS_AT_LEAST)
 
 
 def collect_garbage(context: WorkerContext) -> None:

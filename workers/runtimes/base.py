@@ -39,7 +39,7 @@ A cluster keeps as many replicas as it is told to by itself. There Hearth declar
     fleets.remove(deployment_uid)                 # does not wait
     fleets.remains(deployment_uid)                # FleetObservation: what is left of it, until nothing is
     fleets.known() -> frozenset of deployments' uids
-    fleets.take_changed() -> those of which something has changed since the last time
+    fleets.take_news() -> FleetNews: of what something has changed since the last time
 
 A restart of a container is a new uid there too, and engines are asked as above. Trainers are started,
 observed and stopped there as on a node.
@@ -62,6 +62,7 @@ __all__ = [
     "EnginePhase",
     "EngineUnreachable",
     "Engines",
+    "FleetNews",
     "FleetObservation",
     "FleetRefused",
     "FleetSpec",
@@ -302,6 +303,25 @@ class TrainerObservation:
     """Why it is not at work although it was started, or does not end although it was stopped."""
 
 
+@dataclass(frozen=True)
+class FleetNews:
+    """What clusters have told that fleets are to be looked at for."""
+
+    deployments: frozenset[str] = frozenset()
+    """The uids of those of which something has changed."""
+    accounts: frozenset[str] = frozenset()
+    """The ids of those of whose namespaces something has changed."""
+    returned: bool = False
+    """Whether a cluster can be seen again that could not."""
+
+    def __or__(self, other: FleetNews) -> FleetNews:
+        return FleetNews(
+            self.deployments | other.deployments,
+            self.accounts | other.accounts,
+            self.returned or other.returned,
+        )
+
+
 class Engines(Protocol):
     """What is asked of an engine, wherever it runs."""
 
@@ -335,8 +355,8 @@ class Fleets(Engines, Protocol):
 
     def known(self) -> frozenset[str]: ...
 
-    def take_changed(self) -> frozenset[str]:
-        """Uids of the deployments of which something changed since the last time; asked often."""
+    def take_news(self) -> FleetNews:
+        """What has changed since the last time; asked often."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Self
 
 import httpx
@@ -52,6 +53,11 @@ class EngineClient:
         """The names that the engine answers to, adapters included."""
         listed = self._checked(self._request("GET", "/v1/models"))
         return frozenset(str(model["id"]) for model in listed["data"])
+
+    def adapter_folders(self) -> frozenset[str]:
+        """The names of the folders that the engine has its adapters from."""
+        listed = self._checked(self._request("GET", "/v1/models"))
+        return frozenset(PurePath(model["root"]).name for model in listed["data"] if model.get("parent"))
 
     def load_adapter(self, name: str, path: str) -> None:
         """Load an adapter; one already loaded under the name stays as it is. Raises AdapterRefused."""

@@ -16,8 +16,9 @@ from typing import NoReturn
 
 from controlplane.storage import ObjectStore
 from workers.runtimes.base import EnginePhase
+from workers.runtimes.cache_uses import Keeper, keeper_here
 from workers.runtimes.engine_failure import ERROR_MARK
-from workers.runtimes.node_cache import StagingError, stage_model
+from workers.runtimes.node_cache import StagingError, models_folder, stage_model
 from workers.runtimes.node_settings import node_settings
 from workers.runtimes.vllm import ENGINE_SPEC, PHASE_FILE, EngineSpec, UnsupportedPrecision, engine_command
 
@@ -40,7 +41,7 @@ def prepare(spec: EngineSpec, directory: Path) -> tuple[list[str], dict[str, str
     """Stage the weights and write the files that the command line names."""
     # The command first: a refusal must not wait for a download.
     argv, env = render(spec, directory)
-    stage(spec)
+    stage(spec, keeper_here(spec.cache_dir, os.environ, spec.replica.replica_uid))
     return argv, env
 
 
@@ -54,16 +55,16 @@ def render(spec: EngineSpec, directory: Path) -> tuple[list[str], dict[str, str]
     return engine_command(spec, staged_path(spec), template, os.environ)
 
 
-def stage(spec: EngineSpec) -> None:
+def stage(spec: EngineSpec, keeper: Keeper) -> None:
     """Raises StagingError."""
     model, store = spec.replica.model, ObjectStore.from_settings(node_settings())
-    staged = stage_model(store, model.prefix, model.files, spec.cache_dir, model.uid)
+    staged = stage_model(store, model.prefix, model.files, spec.cache_dir, model.uid, keeper)
     if staged != staged_path(spec):
         raise AssertionError(f"staged to {staged} instead of {staged_path(spec)}")
 
 
 def staged_path(spec: EngineSpec) -> Path:
-    return spec.cache_dir.absolute() / "models" / spec.replica.model.uid
+    return models_folder(spec.cache_dir) / spec.replica.model.uid
 
 
 def refuse(code: str, reason: str, message: str, retryable: bool) -> NoReturn:

@@ -33,6 +33,7 @@ from workers.runtimes.base import (
     TrainerObservation,
     TrainerSpec,
 )
+from workers.runtimes.cache_uses import Keeper, end_uses, in_bytes
 from workers.runtimes.client import EngineClient, prove_adapter
 from workers.runtimes.engine_failure import ended_by_signal, failure_reason
 from workers.runtimes.node_cache import stage_adapter
@@ -127,8 +128,11 @@ class LocalRuntime:
     def load_adapter(self, replica_uid: str, adapter: AdapterSource) -> None:
         """Raises StagingError, AdapterRefused, EngineUnreachable."""
         model = adapter.model
-        path = stage_adapter(self._store, model.prefix, model.files, self._cache_dir, model.uid)
+        keeper = Keeper(_checked_uid(replica_uid), in_bytes(self._settings.cache_gib))
         with self._client(replica_uid) as client:
+            kept = {self._spec(replica_uid).replica.model.uid, *client.adapter_folders()}
+            end_uses(self._cache_dir, keeper.holder, but=kept)
+            path = stage_adapter(self._store, model.prefix, model.files, self._cache_dir, model.uid, keeper)
             client.load_adapter(adapter.name, str(path))
 
     def prove_adapter(self, replica_uid: str, name: str) -> bool:
@@ -153,7 +157,7 @@ class LocalRuntime:
                 return
             env = self._environment(directory, spec.accelerator_count) | dict(spec.env)
             write_json(directory / "SPEC.json", spec.document)
-            start_process(directory, argv, env, forgotten=spec.env)
+            start_process(directory, argv, env, secrets=spec.env)
 
     def observe_trainer(self, job_uid: str, attempt: int) -> TrainerObservation:
         directory = self._trainer_dir(job_uid, attempt)

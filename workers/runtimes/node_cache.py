@@ -3,31 +3,33 @@
 CACHE/models/<uid>/           whole and checked: a folder with this name is complete
 CACHE/adapters/<uid>-<hash>/  the same; the hash is of the files, because engines cache by path
 CACHE/staging/<uid>-<random>/ on its way, or left behind by a crash
-CACHE/locks/<uid>             held while somebody stages
+CACHE/locks/<folder>          held while somebody stages it, or removes it
+
+What is in use, and what makes way for others, is in `cache_uses` and `cache_room`.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
 from controlplane.storage import ObjectNotFound, StorageUnavailable
+from workers.runtimes.cache_room import NoRoom, disk_full, taking_room
+from workers.runtimes.cache_uses import Keeper, locked, note_use
 
 FILE_NAME = re.compile(r"[A-Za-z0-9_.+=@-]{1,200}|[0-9]_Pooling/config\.json")
 UID = re.compile(r"[0-9a-f-]{1,36}")
 PARALLEL_DOWNLOADS = 4
-SPARE_BYTES = 64 * 1024 * 1024
-"""Left free beside the download."""
+SEALED_NS = 946_684_800 * 10**9
+"""The time of files whose contents were checked: whatever writes to one changes it."""
 
 
 class StagedFile(Protocol):
@@ -61,65 +63,87 @@ class StagingError(Exception):
 
 
 def stage_model(
-    store: ReadableStore, prefix: str, files: Sequence[StagedFile], cache_dir: Path, uid: str | None = None
+    store: ReadableStore,
+    prefix: str,
+    files: Sequence[StagedFile],
+    cache_dir: Path,
+    uid: str | None = None,
+    keeper: Keeper | None = None,
 ) -> Path:
     """The folder on this node that holds the model's files; downloads and checks them when it is not there.
 
-    Without `uid` it is the last part of `prefix`. Waits while another process stages the same model.
-    Raises StagingError.
+    Without `uid` it is the last part of `prefix`. For a keeper others make way, and it stays as long as the
+    keeper's holder lives; without one nothing else is touched. Waits while another process stages the same
+    model. Raises StagingError.
     """
-    return _stage(store, prefix, files, cache_dir, "models", _checked_uid(uid or prefix.rstrip("/")))
+    target = models_folder(cache_dir) / _checked_uid(uid or prefix.rstrip("/"))
+    return _stage(store, prefix, files, cache_dir, target, keeper)
 
 
 def stage_adapter(
-    store: ReadableStore, prefix: str, files: Sequence[StagedFile], cache_dir: Path, uid: str | None = None
+    store: ReadableStore,
+    prefix: str,
+    files: Sequence[StagedFile],
+    cache_dir: Path,
+    uid: str | None = None,
+    keeper: Keeper | None = None,
 ) -> Path:
     """As `stage_model`, for an addon."""
     listed = sorted((file.name, file.size, file.sha256) for file in files)
     content = hashlib.sha256(repr(listed).encode()).hexdigest()[:16]
     folder = f"{_checked_uid(uid or prefix.rstrip('/'))}-{content}"
-    return _stage(store, prefix, files, cache_dir, "adapters", folder)
+    return _stage(store, prefix, files, cache_dir, cache_dir.absolute() / "adapters" / folder, keeper)
 
 
-def remove_staged(cache_dir: Path, uid: str) -> None:
-    """Forget a model or an addon that no process of this node uses any more."""
-    uid = _checked_uid(uid)
-    with _staging_lock(cache_dir, uid):
-        for folder in (cache_dir / "models" / uid, *(cache_dir / "adapters").glob(f"{uid}-*")):
-            shutil.rmtree(folder, ignore_errors=True)
+def models_folder(cache_dir: Path) -> Path:
+    return cache_dir.absolute() / "models"
 
 
 def _stage(
-    store: ReadableStore, prefix: str, files: Sequence[StagedFile], cache_dir: Path, kind: str, folder: str
+    store: ReadableStore,
+    prefix: str,
+    files: Sequence[StagedFile],
+    cache_dir: Path,
+    target: Path,
+    keeper: Keeper | None,
 ) -> Path:
     _check_names(files)
-    target = cache_dir.absolute() / kind / folder
-    if _is_whole(target, files):
-        return target
     try:
-        with _staging_lock(cache_dir, folder):
-            if not _is_whole(target, files):
-                _download_whole(store, prefix, files, cache_dir.absolute() / "staging", target)
+        with locked(cache_dir, target.name):
+            if keeper:
+                note_use(cache_dir, target.name, keeper.holder)
+            if not is_whole(target, files):
+                _bring(store, prefix, files, cache_dir, target, keeper)
+            os.utime(target)
+    except NoRoom as error:
+        raise StagingError("RESOURCE_EXHAUSTED", "DISK_FULL", error.message, not error.lasting) from None
     except OSError as error:
         raise _disk_error(error, files, cache_dir) from error
     return target
 
 
-def _download_whole(
-    store: ReadableStore, prefix: str, files: Sequence[StagedFile], staging: Path, target: Path
+def _bring(
+    store: ReadableStore,
+    prefix: str,
+    files: Sequence[StagedFile],
+    cache_dir: Path,
+    target: Path,
+    keeper: Keeper | None,
 ) -> None:
     """Everything into a folder of its own, then one rename: `target` is whole or not there."""
-    staging.mkdir(parents=True, exist_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(target, ignore_errors=True)
-    for leftover in staging.glob(f"{target.name}-*"):  # We hold the lock, so their owners are dead.
-        shutil.rmtree(leftover, ignore_errors=True)
-    _check_space(files, staging)
-    draft = Path(tempfile.mkdtemp(prefix=f"{target.name}-", dir=staging))
+    draft = _draft(cache_dir.absolute() / "staging", target)
     try:
+        missing = _clear_out(draft, files)
+        needed, limit = sum(file.size for file in missing), keeper.limit if keeper else None
+        with taking_room(cache_dir, needed, limit, evicting=keeper is not None):
+            for file in missing:
+                _reserve(draft / file.name, file.size)
         with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
-            for done in [pool.submit(_download, store, prefix, file, draft) for file in files]:
+            for done in [pool.submit(_download, store, prefix, file, draft) for file in missing]:
                 done.result()
+        for file in files:
+            os.utime(draft / file.name, ns=(SEALED_NS, SEALED_NS))
         _sync_folder(draft)
         draft.rename(target)
         _sync_folder(target.parent)
@@ -127,13 +151,49 @@ def _download_whole(
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def _draft(staging: Path, target: Path) -> Path:
+    """A folder to work in. Of what is damaged, or was left behind half done, it has what there is."""
+    staging.mkdir(parents=True, exist_ok=True)
+    draft = staging / f"{target.name}-{uuid.uuid4().hex}"
+    for leftover in (target, *staging.glob(f"{target.name}-*")):  # We hold the lock: their owners are dead.
+        if draft.exists():
+            shutil.rmtree(leftover, ignore_errors=True)
+        elif leftover.exists():
+            leftover.rename(draft)
+    draft.mkdir(exist_ok=True)
+    return draft
+
+
+def _clear_out(draft: Path, files: Sequence[StagedFile]) -> list[StagedFile]:
+    """Leaves what has the right checksum; returns what is missing then."""
+    with ThreadPoolExecutor(PARALLEL_DOWNLOADS) as pool:
+        sound = list(pool.map(lambda file: _is_sound(draft / file.name, file), files))
+    kept = {draft / file.name for file, is_sound in zip(files, sound, strict=True) if is_sound}
+    for place in draft.rglob("*"):
+        if place not in kept and not place.is_dir():
+            place.unlink()
+    return [file for file in files if draft / file.name not in kept]
+
+
+def _is_sound(place: Path, file: StagedFile) -> bool:
+    if not file.sha256 or not place.is_file() or place.stat().st_size != file.size:
+        return False
+    with open(place, "rb") as read:
+        return hashlib.file_digest(read, "sha256").hexdigest() == file.sha256
+
+
+def _reserve(place: Path, size: int) -> None:
+    """Whoever looks for room sees how much of it is spoken for."""
+    place.parent.mkdir(exist_ok=True)
+    with open(place, "xb") as out:
+        out.truncate(size)
+
+
 def _download(store: ReadableStore, prefix: str, file: StagedFile, folder: Path) -> None:
     """One file, hashed while it is written; refuses as soon as it is longer than it should be."""
     digest, size = hashlib.sha256(), 0
     try:
-        place = folder / file.name
-        place.parent.mkdir(exist_ok=True)
-        with open(place, "xb") as out:
+        with open(folder / file.name, "r+b") as out:
             for chunk in store.open_stream(f"{prefix.rstrip('/')}/{file.name}"):
                 size += len(chunk)
                 if size > file.size:
@@ -158,12 +218,14 @@ def _download(store: ReadableStore, prefix: str, file: StagedFile, folder: Path)
         raise StagingError("DATA_LOSS", "CHECKSUM_MISMATCH", problem)
 
 
-def _is_whole(target: Path, files: Sequence[StagedFile]) -> bool:
-    """The contents were checked before the rename; this only notices files changed or lost since."""
+def is_whole(folder: Path, files: Sequence[StagedFile]) -> bool:
+    """The contents were checked before their times were set: this notices files that were changed since."""
     try:
-        return all((target / file.name).stat().st_size == file.size for file in files)
+        found = [(folder / file.name).stat() for file in files]
     except OSError:
         return False
+    sealed = [(file.size, SEALED_NS) for file in files]
+    return [(each.st_size, each.st_mtime_ns) for each in found] == sealed
 
 
 def _check_names(files: Sequence[StagedFile]) -> None:
@@ -185,30 +247,11 @@ def _checked_uid(text: str) -> str:
     return uid
 
 
-def _check_space(files: Sequence[StagedFile], folder: Path) -> None:
-    needed, free = sum(file.size for file in files), shutil.disk_usage(folder).free
-    if free < needed + SPARE_BYTES:
-        raise _disk_full(needed, free)
-
-
 def _disk_error(error: OSError, files: Sequence[StagedFile], cache_dir: Path) -> StagingError:
     if error.errno in NO_ROOM:
-        return _disk_full(sum(file.size for file in files), shutil.disk_usage(cache_dir).free)
+        needed, free = sum(file.size for file in files), shutil.disk_usage(cache_dir).free
+        return StagingError("RESOURCE_EXHAUSTED", "DISK_FULL", disk_full(needed, free), retryable=True)
     return StagingError("INTERNAL", "CACHE_UNUSABLE", f"the node's cache cannot be written: {error.strerror}")
-
-
-def _disk_full(needed: int, free: int) -> StagingError:
-    text = f"the disk of the node is full: the files need {needed} bytes and {free} bytes are free"
-    return StagingError("RESOURCE_EXHAUSTED", "DISK_FULL", text, retryable=True)
-
-
-@contextmanager
-def _staging_lock(cache_dir: Path, name: str) -> Iterator[None]:
-    locks = cache_dir / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    with open(locks / name, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _sync_folder(folder: Path) -> None:

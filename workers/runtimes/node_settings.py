@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from controlplane.config import Settings
+from workers.runtimes.cache_uses import LIMIT_VARIABLE
 
 UNUSED_DATABASE = "postgresql://none.invalid/none"
 UNUSED_BROKER = "redis://none.invalid/0"
@@ -25,6 +26,8 @@ def node_environment(settings: Settings, environ: Mapping[str, str]) -> dict[str
         for name, value in environ.items()
         if name in PASSED_ON or name.startswith(PASSED_ON_PREFIXES)
     }
+    if settings.cache_gib:
+        env[LIMIT_VARIABLE] = str(settings.cache_gib)
     return env | object_store_environment(settings) | {"HEARTH_DATA_DIR": str(settings.data_dir.absolute())}
 
 

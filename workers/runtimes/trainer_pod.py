@@ -15,10 +15,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-from controlplane.storage import ObjectNotFound, ObjectStore, StorageUnavailable
+from controlplane.storage import ObjectStore, StorageUnavailable
 from workers.runtimes.node_settings import node_settings
 from workers.training.errors import EXIT_INTERRUPTED, EXIT_OUTAGE
 
@@ -27,8 +26,6 @@ ATTEMPT_VARIABLE = "HEARTH_ATTEMPT"
 TERMINATION_MESSAGE = Path("/dev/termination-log")
 SIGNALLED = 128
 """Exit codes above it stand for a signal."""
-SAME_TIME_SECONDS = 0.2
-"""A store without conditional writes lets a second writer in before the first has looked again."""
 
 
 def main() -> int:
@@ -38,7 +35,7 @@ def main() -> int:
     spec, here = Path(file), Path.cwd()
     prefix = str(json.loads(spec.read_bytes())["output_prefix"])
     try:
-        owner = claim(ObjectStore.from_settings(node_settings()), prefix)
+        owner = claim(ObjectStore.from_settings(node_settings()), prefix, os.environ[POD_VARIABLE])
     except StorageUnavailable as error:
         sys.stderr.write(f"the object store cannot be reached: {error}\n")
         return EXIT_OUTAGE
@@ -49,14 +46,11 @@ def main() -> int:
     return train(here / spec.name)
 
 
-def claim(store: ObjectStore, prefix: str) -> str:
+def claim(store: ObjectStore, prefix: str, pod: str) -> str:
     """The uid of the pod that this attempt belongs to: the first that came."""
     key = f"{prefix}attempts/{int(os.environ[ATTEMPT_VARIABLE])}"
-    try:
-        return store.get_bytes(key).decode()
-    except ObjectNotFound:
-        store.put_bytes(key, os.environ[POD_VARIABLE].encode())
-    time.sleep(SAME_TIME_SECONDS)
+    # Also when it was there: a write whose answer was lost was tried again, and may be this pod's own.
+    store.create_bytes(key, pod.encode())
     return store.get_bytes(key).decode()
 
 

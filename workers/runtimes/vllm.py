@@ -122,6 +122,8 @@ def lora_flags(replica: ReplicaSpec) -> list[str]:
         str(replica.max_loras),
         "--max-cpu-loras",
         str(max(replica.max_cpu_loras, replica.max_loras)),
+        # An addon's chat template comes from the gateway, with each request; callers cannot send any.
+        "--trust-request-chat-template",
     ]
 
 

@@ -80,7 +80,7 @@ async def create_deployment(
     row.desired_replica_count = initial_replicas(row)
     row.state, row.status_message = CREATING, WAITING
     row.next_reconcile_at = func.now()
-    await allow_growth(session, row)
+    await allow_growth(session, row, base)
     await insert(session, row, row.name)
     check_engine(session, row, base)
     if deploy_base:
@@ -164,7 +164,8 @@ async def update_deployment(
     session: AsyncSession, caller: Caller, name: ResourceName, body: Deployment, mask: str, rules: ShapeRules
 ) -> tuple[DeploymentRow, ModelRow]:
     row = await find_live(session, name)
-    base, held = await session.get_one(ModelRow, row.base_model_uid), Held.by(row)
+    base = await session.get_one(ModelRow, row.base_model_uid)
+    held = Held.by(session, row, base)
     changed = changes(session, body, mask, deployment_message(row, base, {}))
     refuse_another_base(row, base, changed)
     for field in DESCRIBING:
@@ -174,7 +175,7 @@ async def update_deployment(
     if changed.keys() & steering or (row.state == FAILED and body.model_fields_set & steering):
         await change_engine(session, row, base, changed)
         change_limits(row, changed)
-        await allow_growth(session, row, held)
+        await allow_growth(session, row, base, held)
         begin_anew(row)
     set_policy(row, changed.get("autoscaling_policy", AutoscalingPolicy.of(row.autoscaling_policy)))
     await session.flush()
@@ -275,7 +276,7 @@ async def undelete_deployment(
     base = await session.get_one(ModelRow, row.base_model_uid)
     base = await find_base(session, caller, base.name)
     check_engine(session, row, base)
-    await allow_growth(session, row)
+    await allow_growth(session, row, base)
     mark(row, CREATING, message=WAITING)
     row.delete_time = row.purge_time = None
     row.consecutive_failures, row.retry_at, row.lease_claims = 0, None, 0

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, bindparam, case, func, select
+from sqlalchemy import Select, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.db import now
+from controlplane.node_pools import NODE_POOLS
 from controlplane.resources.datasets.tables import DatasetRow
 from controlplane.resources.deployed_models.states import UNDEPLOYING
 from controlplane.resources.deployed_models.tables import DeployedModelRow
 from controlplane.resources.deployments.accelerators import UNSPECIFIED, local_devices
+from controlplane.resources.deployments.planned import planned_accelerators
 from controlplane.resources.deployments.states import LEAVING
 from controlplane.resources.deployments.tables import DeploymentRow
 from controlplane.resources.models.tables import ModelRow
@@ -40,9 +42,10 @@ class Held:
     accelerators: int = 0
 
     @classmethod
-    def by(cls, row: DeploymentRow) -> Held:
-        replicas = row.max_replica_count
-        return cls(replicas, row.accelerator_type or UNSPECIFIED, replicas * accelerators_a_replica(row))
+    def by(cls, session: AsyncSession, row: DeploymentRow, base: ModelRow) -> Held:
+        pools, replicas = session.info.get(NODE_POOLS), row.max_replica_count
+        each = planned_accelerators(row, base, pools) if pools else accelerators_a_replica(row)
+        return cls(replicas, row.accelerator_type or UNSPECIFIED, replicas * each)
 
 
 NOTHING = Held(0)
@@ -108,12 +111,14 @@ async def allow_job(session: AsyncSession, account_id: str) -> None:
     await claim_model(session, account_id)
 
 
-async def allow_growth(session: AsyncSession, row: DeploymentRow, before: Held = NOTHING) -> None:
+async def allow_growth(
+    session: AsyncSession, row: DeploymentRow, base: ModelRow, before: Held = NOTHING
+) -> None:
     """Refuse a deployment, or a change of one, that takes more than the account may have.
 
     `before` is what the deployment held. What shrinks is never refused, whatever the account is over.
     """
-    wanted = Held.by(row)
+    wanted = Held.by(session, row, base)
     if wanted.replicas > before.replicas or wanted.accelerators > before.accelerators:
         await refuse_overspent(session, row.account_id)
     kept = before.accelerators if before.accelerator_type == wanted.accelerator_type else 0
@@ -127,8 +132,8 @@ async def claim_accelerators(session: AsyncSession, row: DeploymentRow, wanted: 
     limit = await lock_quota(session, row.account_id, quota_id)
     others = [
         (name, held.accelerators)
-        for name, held in await holders(session, row.account_id, wanted.accelerator_type)
-        if name != row.name
+        for name, held in await holders(session, row.account_id)
+        if held.accelerator_type == wanted.accelerator_type and name != row.name
     ]
     reserved = await reserved_now(session, row.account_id, wanted.accelerator_type)
     held = sum(count for _, count in others)
@@ -159,17 +164,19 @@ async def count_of(session: AsyncSession, counted: Select[Any]) -> int:
     return int(await session.scalar(select(func.count()).select_from(counted.subquery())) or 0)
 
 
-async def holders(
-    session: AsyncSession, account_id: str, accelerator_type: str
-) -> Sequence[tuple[str, Held]]:
-    """(name, what it holds) of the account's deployments with GPUs of this type."""
-    query = own_rows(DeploymentRow, account_id).where(
-        DeploymentRow.accelerator_type == accelerator_type,
-        DeploymentRow.state.not_in(LEAVING),
-        DeploymentRow.max_replica_count > 0,
-        accelerators_of_row() > 0,
+async def holders(session: AsyncSession, account_id: str) -> Sequence[tuple[str, Held]]:
+    """(name, what it holds) of the account's deployments with GPUs."""
+    query = (
+        select(DeploymentRow, ModelRow)
+        .join(ModelRow, ModelRow.uid == DeploymentRow.base_model_uid)
+        .where(
+            DeploymentRow.account_id == account_id,
+            DeploymentRow.state.not_in(LEAVING),
+            DeploymentRow.max_replica_count > 0,
+        )
     )
-    found = [(row.name, Held.by(row)) for row in await session.scalars(query)]
+    rows = (await session.execute(query)).all()
+    found = [(row.name, Held.by(session, row, base)) for row, base in rows]
     return [(name, held) for name, held in found if held.accelerators]
 
 
@@ -180,14 +187,8 @@ async def reserved_now(session: AsyncSession, account_id: str, accelerator_type:
 
 
 def accelerators_a_replica(row: DeploymentRow) -> int:
-    """How many GPUs each of its replicas holds: one unless it says how many, where there are any at all."""
+    """How many GPUs each of its replicas holds on a machine that has any: one unless it says how many."""
     if row.accelerator_count:
         return row.accelerator_count
     asked = (row.accelerator_type or UNSPECIFIED) != UNSPECIFIED
     return 1 if asked or local_devices() else 0
-
-
-def accelerators_of_row() -> Any:
-    """The same in SQL."""
-    asked = 1 if local_devices() else case((DeploymentRow.accelerator_type != UNSPECIFIED, 1), else_=0)
-    return func.greatest(DeploymentRow.accelerator_count, asked)

@@ -13,8 +13,6 @@ from controlplane.db import now
 from controlplane.prices import NANOS
 from controlplane.resources.datasets.tables import DatasetRow
 from controlplane.resources.deployments.accelerators import ACCELERATOR_TYPES
-from controlplane.resources.deployments.states import LEAVING
-from controlplane.resources.deployments.tables import DeploymentRow
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
 from controlplane.resources.ledger.entries import INFERENCE, month_of
 from controlplane.resources.ledger.tables import LedgerRow
@@ -33,10 +31,9 @@ from controlplane.resources.quotas.catalog import (
     accelerator_quota,
 )
 from controlplane.resources.quotas.service import (
-    Held,
-    accelerators_of_row,
     count_of,
     deployed_addons,
+    holders,
     own_rows,
     reserved_now,
 )
@@ -85,12 +82,8 @@ async def stored_responses(session: AsyncSession, account_id: str) -> dict[str, 
 
 
 async def on_demand_accelerators(session: AsyncSession, account_id: str) -> dict[str, float]:
-    query = own_rows(DeploymentRow, account_id).where(
-        DeploymentRow.state.not_in(LEAVING), DeploymentRow.max_replica_count > 0, accelerators_of_row() > 0
-    )
     held: Counter[str] = Counter()
-    for row in await session.scalars(query):
-        found = Held.by(row)
+    for _, found in await holders(session, account_id):
         held[found.accelerator_type] += found.accelerators
     for kind in ACCELERATOR_TYPES:
         if held[kind]:

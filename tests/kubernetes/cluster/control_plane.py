@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +59,8 @@ class ControlPlane:
 
     folder: Path
     binaries: Path
+    more: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """More flags, by program."""
     port: int = 0
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -112,6 +114,7 @@ class ControlPlane:
         return (self.folder / f"{name}.log").read_text(errors="replace")[-2000:]
 
     def _spawn(self, name: str, arguments: list[str]) -> None:
+        arguments = [*arguments, *flags(self.more.get(name, {}))]
         with open(self.folder / f"{name}.log", "ab") as log:
             self.running[name] = subprocess.Popen(
                 wrapped_argv((str(self.binaries / name), *arguments), None),
@@ -168,7 +171,7 @@ class ControlPlane:
         return flags({**options, **IMPATIENT})
 
 
-def flags(options: dict[str, str]) -> list[str]:
+def flags(options: Mapping[str, str]) -> list[str]:
     return [f"--{name}={value}" for name, value in options.items()]
 
 
@@ -182,12 +185,14 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def control_plane(binaries: Path) -> Iterator[ControlPlane]:
-    """A control plane of its own, which is gone with all its data afterwards."""
+def control_plane(
+    binaries: Path, more: Mapping[str, Mapping[str, str]] | None = None
+) -> Iterator[ControlPlane]:
+    """A control plane of its own, which is gone with all its data afterwards. `more` are flags, by name."""
     where = MEMORY if MEMORY.is_dir() else Path(tempfile.gettempdir())
     remove_leftovers(where)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=where))
-    plane = ControlPlane(folder, binaries)
+    plane = ControlPlane(folder, binaries, more or {})
     with held(folder / LOCK):
         try:
             plane.start()

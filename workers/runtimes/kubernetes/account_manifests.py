@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from controlplane.node_pools import Cache, NodePools
 from workers.runtimes.kubernetes.manifests import (
-    DOMAIN,
+    ACCOUNT_LABEL,
     ENGINE_PORT,
     STAGER_PORT,
     STORE_ANNOTATION,
@@ -32,7 +32,7 @@ LINK_LOCAL = "169.254.0.0/16"
 def account_objects(pools: NodePools, account_id: str, store: dict[str, str]) -> list[Manifest]:
     """`store` is the environment that reaches the object store, as `object_store_environment` has it."""
     namespace = namespace_of(pools, account_id)
-    labels = {**managed(pools), "app.kubernetes.io/part-of": "hearth", f"{DOMAIN}/account": account_id}
+    labels = {**managed(pools), "app.kubernetes.io/part-of": "hearth", ACCOUNT_LABEL: account_id}
     place = _namespace(namespace, labels, pools.cache)
     place["metadata"]["annotations"] = {STORE_ANNOTATION: fingerprint(store)}
     objects = [place, _network_policy(namespace, labels, pools, store)]

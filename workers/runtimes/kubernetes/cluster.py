@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from kubernetes.client import ApiClient, Configuration
+from kubernetes.client import ApiClient, ApiException, Configuration
 from kubernetes.config import ConfigException, load_incluster_config, load_kube_config
 from kubernetes.config.incluster_config import SERVICE_HOST_ENV_NAME
+from urllib3.connection import HTTPConnection
 from urllib3.exceptions import HTTPError
 
 from workers.runtimes.base import RuntimeUnavailable
@@ -20,6 +22,10 @@ from workers.runtimes.base import RuntimeUnavailable
 FIELD_MANAGER = "hearth"
 REQUEST_SECONDS = (3.0, 10.0)
 """To connect, and to wait for an answer."""
+SILENT_SECONDS = 90.0
+"""A watch is told once a minute how far it is, so that one that hears nothing for longer is dead."""
+KEEP_ALIVE = {socket.TCP_KEEPIDLE: 8, socket.TCP_KEEPINTVL: 4, socket.TCP_KEEPCNT: 2}
+"""Seconds of silence, seconds between probes, probes: a machine that is gone is noticed after 16 s."""
 APPLY, MERGE = "application/apply-patch+yaml", "application/merge-patch+json"
 
 Document = dict[str, Any]
@@ -87,8 +93,11 @@ class Cluster:
         self._budget_version: str | None = None
 
     @classmethod
-    def of_context(cls, context: str) -> Cluster:
-        """A context of the kubeconfig; without a name the cluster that this runs in, or the current one."""
+    def of_context(cls, context: str, user_agent: str = FIELD_MANAGER) -> Cluster:
+        """A context of the kubeconfig; without a name the cluster that this runs in, or the current one.
+
+        `user_agent` is whom the cluster's audit log names.
+        """
         settings = type.__call__(Configuration)
         try:
             if not context and SERVICE_HOST_ENV_NAME in os.environ:
@@ -105,7 +114,10 @@ class Cluster:
             raise RuntimeUnavailable(f"{named} is not known: {error}") from error
         settings.retries = False
         settings.connection_pool_maxsize = 32
-        return cls(ApiClient(settings))
+        settings.socket_options = socket_options()
+        client = ApiClient(settings)
+        client.user_agent = user_agent
+        return cls(client)
 
     @property
     def budget_version(self) -> str:
@@ -177,7 +189,8 @@ class Cluster:
     def watch(self, kind: Kind, query: Mapping[str, str], seconds: int) -> Iterator[Document]:
         """Opens a watch, and returns its events until the server ends it, as it does after `seconds`."""
         asked = {**query, "watch": "true", "allowWatchBookmarks": "true", "timeoutSeconds": str(seconds)}
-        answer = self._send("GET", kind.path(), asked, None, None, (REQUEST_SECONDS[0], seconds + 5))
+        silence = min(seconds + 5, SILENT_SECONDS)
+        answer = self._send("GET", kind.path(), asked, None, None, (REQUEST_SECONDS[0], silence))
         if answer.status != 200:
             _raise_refusal(answer.status, answer.read())
         return _events(answer.response, kind)
@@ -232,8 +245,14 @@ class Cluster:
         )
         try:
             return self._client.call_api(*request, _request_timeout=timeout)
-        except (HTTPError, OSError) as error:
+        except (HTTPError, OSError, ApiException) as error:  # the last for a handshake that breaks off
             raise RuntimeUnavailable(f"the API server does not answer: {_short(error)}") from error
+
+
+def socket_options() -> list[tuple[int, int, int]]:
+    """Those of any HTTP connection, and what has the kernel notice that the other side is gone."""
+    probes = [(socket.IPPROTO_TCP, option, value) for option, value in KEEP_ALIVE.items()]
+    return [*HTTPConnection.default_socket_options, (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *probes]
 
 
 def _chunks(response: Any) -> Iterator[bytes]:

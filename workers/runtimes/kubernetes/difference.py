@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from controlplane.node_pools import QUANTITY
-from workers.runtimes.kubernetes.sizing import quantity_bytes
+from controlplane.sizing import quantity_bytes
 
 
 def holds(declared: Any, found: Any) -> bool:

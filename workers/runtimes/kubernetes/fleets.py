@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial, reduce
+from operator import or_
+
 import httpx
 
 from controlplane.config import Settings
+from controlplane.sizing import DoesNotFit, ModelSizes, first_fit, size_pod
 from workers.runtimes.base import (
     AdapterSource,
     Endpoint,
     EngineUnreachable,
+    FleetNews,
     FleetObservation,
     FleetRefused,
     FleetSpec,
@@ -17,10 +22,10 @@ from workers.runtimes.base import (
 from workers.runtimes.client import EngineClient, prove_adapter
 from workers.runtimes.kubernetes.cluster import POD, Document, Refused
 from workers.runtimes.kubernetes.manifests import ENGINE_PORT, SPEC_ANNOTATION, STAGER_PORT, Place
-from workers.runtimes.kubernetes.pod import SOURCE, addon_key
+from workers.runtimes.kubernetes.observation import EVICTED, replicas_of
+from workers.runtimes.kubernetes.pod import SOURCE, WEIGHTS_LOST, addon_key
 from workers.runtimes.kubernetes.site import Site
 from workers.runtimes.kubernetes.sites import Sites, refusals_pass
-from workers.runtimes.kubernetes.sizing import DoesNotFit, ModelSizes, size_pod
 from workers.runtimes.kubernetes.view import is_uid
 from workers.runtimes.node_cache import StagingError
 from workers.runtimes.node_settings import object_store_environment
@@ -80,9 +85,9 @@ class KubernetesFleets:
         found, _ = self._sites.each(lambda site: site.view.groups("Deployment"))
         return frozenset(uid for uids in found for uid in uids if is_uid(uid))
 
-    def take_changed(self) -> frozenset[str]:
-        found, _ = self._sites.each(lambda site: site.view.take_changed(), silently=True)
-        return frozenset(uid for uids in found for uid in uids if is_uid(uid))
+    def take_news(self) -> FleetNews:
+        found, _ = self._sites.each(lambda site: site.take_news(), silently=True)
+        return reduce(or_, found, FleetNews())
 
     def note(self, deployment_uid: str, reason: str, message: str, *, warning: bool) -> None:
         def say(site: Site) -> None:
@@ -99,13 +104,16 @@ class KubernetesFleets:
         site.say_serving(pod, serving)
 
     def clear(self, replica_uid: str) -> None:
-        """An evicted pod stays for ever otherwise; any other one is its Deployment's."""
+        """A pod that was evicted, or whose weights are gone, stays for ever otherwise.
+
+        Any other one is its Deployment's.
+        """
         try:
             site, pod = self._pod(replica_uid)
         except EngineUnreachable:
             return
-        metadata = pod["metadata"]
-        if (pod.get("status") or {}).get("phase") != "Failed":
+        metadata, failure = pod["metadata"], replicas_of(pod)[replica_uid].failure
+        if not failure or failure.reason not in (EVICTED, WEIGHTS_LOST):
             return
         with refusals_pass():
             site.cluster.delete(POD, metadata["namespace"], metadata["name"], uid=metadata["uid"])
@@ -148,23 +156,19 @@ class KubernetesFleets:
             said = f"no node pool has {spec.accelerator_type}; there are: {kinds}"
             raise FleetRefused("NO_NODE_POOL", said)
         weights = sum(file.size for file in spec.engine.model.files)
-        sizes = ModelSizes.of(weights, spec.model_config)
-        refusals = []
-        for pool in pools:
-            try:
-                size = size_pod(
-                    sizes,
-                    pool,
-                    accelerators=spec.accelerator_count,
-                    precision=spec.engine.precision,
-                    tokens=spec.engine.max_model_len or 0,
-                    kv_cache_gib=spec.engine.kv_cache_gib,
-                    check=spec.check_size,
-                )
-                return Place(self._pools, pool, size)
-            except DoesNotFit as error:
-                refusals.append(str(error))
-        raise FleetRefused("DOES_NOT_FIT", refusals[0], code="RESOURCE_EXHAUSTED")
+        size = partial(
+            size_pod,
+            ModelSizes.of(weights, spec.model_config),
+            accelerators=spec.accelerator_count,
+            precision=spec.engine.precision,
+            tokens=spec.engine.max_model_len or 0,
+            kv_cache_gib=spec.engine.kv_cache_gib,
+            check=spec.check_size,
+        )
+        try:
+            return Place(self._pools, *first_fit(pools, size))
+        except DoesNotFit as error:
+            raise FleetRefused("DOES_NOT_FIT", str(error), code="RESOURCE_EXHAUSTED") from error
 
     def _pod(self, replica_uid: str) -> tuple[Site, Document]:
         found, silent = self._sites.each(lambda site: (site, site.pod_of(replica_uid)))

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from controlplane.node_pools import Cache, NodePool, NodePools
+from controlplane.sizing import GIB, PodSize, quantity_bytes
 from workers.runtimes.base import FleetSpec
+from workers.runtimes.cache_uses import LIMIT_VARIABLE
 from workers.runtimes.kubernetes.pod import ADDON_PORT_OFFSET
-from workers.runtimes.kubernetes.sizing import PodSize
 from workers.runtimes.vllm import ENGINE_SPEC, EngineSpec
 
 Manifest = dict[str, Any]
@@ -30,6 +31,7 @@ MANAGED = {"app.kubernetes.io/managed-by": "hearth"}
 PLATFORM_LABEL = f"{DOMAIN}/platform"
 """Tells the objects of one Hearth from those of another on the same cluster."""
 UID_LABEL = f"{DOMAIN}/deployment-uid"
+ACCOUNT_LABEL = f"{DOMAIN}/account"
 GENERATION_LABEL = f"{DOMAIN}/generation"
 JOB_LABEL = f"{DOMAIN}/job-uid"
 COMPONENT_LABEL = "app.kubernetes.io/component"
@@ -159,7 +161,7 @@ def fleet_labels(spec: FleetSpec, place: Place) -> dict[str, str]:
         COMPONENT_LABEL: ENGINE,
         "app.kubernetes.io/part-of": "hearth",
         "app.kubernetes.io/instance": fleet_name(spec),
-        f"{DOMAIN}/account": spec.account_id,
+        ACCOUNT_LABEL: spec.account_id,
         UID_LABEL: spec.deployment_uid,
     }
 
@@ -280,6 +282,7 @@ def _container(place: Place, name: str, task: str, resources: Manifest) -> Manif
             {"name": "TMPDIR", "value": WORK_PATH},
             {"name": "PYTHONSAFEPATH", "value": "1"},
             {"name": "PYTHONNOUSERSITE", "value": "1"},
+            *cache_limit(place.pools.cache),
         ],
         "resources": resources,
         "securityContext": CONTAINER_SECURITY,
@@ -326,6 +329,12 @@ def cache_volume(cache: Cache) -> Manifest:
     if cache.host_path:
         return {"name": "cache", "hostPath": {"path": cache.host_path, "type": "DirectoryOrCreate"}}
     return {"name": "cache", "emptyDir": {"sizeLimit": cache.empty_dir}}
+
+
+def cache_limit(cache: Cache) -> list[Manifest]:
+    """In the environment of what brings weights."""
+    limit = cache.limit or cache.empty_dir
+    return [{"name": LIMIT_VARIABLE, "value": f"{quantity_bytes(limit) / GIB:g}"}] if limit else []
 
 
 def document(

@@ -19,6 +19,7 @@ from workers.runtimes.kubernetes.pod import SIGNALLED
 Document = Mapping[str, Any]
 
 BACKING_OFF = "CrashLoopBackOff"
+EVICTED = "EVICTED"
 PULLING = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 GPU_RESOURCES = ("nvidia.com/gpu", "amd.com/gpu")
 OUT_OF_MEMORY = EngineFailure(
@@ -168,7 +169,7 @@ def _pods_failure(pod: Document) -> EngineFailure | None:
         return None
     reason, said = str(status.get("reason") or "Failed"), str(status.get("message") or "")
     return EngineFailure(
-        "UNAVAILABLE", "EVICTED", f"the node ended the pod: {reason}: {said}".rstrip(": "), retryable=True
+        "UNAVAILABLE", EVICTED, f"the node ended the pod: {reason}: {said}".rstrip(": "), retryable=True
     )
 
 

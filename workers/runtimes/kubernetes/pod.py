@@ -15,6 +15,7 @@ import json
 import os
 import signal
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,9 +25,11 @@ from typing import Any, NoReturn
 from pydantic import TypeAdapter, ValidationError
 
 from controlplane.storage import ObjectStore
-from workers.runtimes.base import ModelSource
-from workers.runtimes.engine import refuse, render, stage
-from workers.runtimes.node_cache import StagingError, stage_adapter
+from workers.runtimes.base import Endpoint, EngineUnreachable, ModelSource
+from workers.runtimes.cache_uses import Keeper, end_uses, hold, limit_of, note_use
+from workers.runtimes.client import EngineClient
+from workers.runtimes.engine import refuse, render, stage, staged_path
+from workers.runtimes.node_cache import StagingError, is_whole, stage_adapter
 from workers.runtimes.node_settings import node_settings
 from workers.runtimes.vllm import ENGINE_SPEC, EngineSpec, UnsupportedPrecision
 
@@ -34,6 +37,7 @@ ADDRESS_VARIABLE = "HEARTH_POD_IP"
 ADDON_PORT_OFFSET = 1
 """The stager listens on the port after the engine's."""
 BODY_LIMIT = 1 << 20
+WEIGHTS_LOST = "WEIGHTS_LOST"
 SIGNALLED = 128
 """Exit codes above it stand for a signal."""
 SOURCE = TypeAdapter(ModelSource)
@@ -54,7 +58,14 @@ def main() -> None:
 
 def serve(spec: EngineSpec) -> NoReturn:
     """On the pod's own address."""
-    here = replace(spec, replica=replace(spec.replica, host=os.environ[ADDRESS_VARIABLE]))
+    model, address = spec.replica.model, os.environ[ADDRESS_VARIABLE]
+    end_uses(spec.cache_dir, address, but=())  # those of an engine that was here before
+    note_use(spec.cache_dir, model.uid, address)
+    hold(spec.cache_dir, address)
+    if not is_whole(staged_path(spec), model.files):
+        said = "the weights are not in the node's cache any more: another pod brings them anew"
+        raise StagingError("UNAVAILABLE", WEIGHTS_LOST, said, retryable=True)
+    here = replace(spec, replica=replace(spec.replica, host=address))
     argv, env = render(here, Path.cwd())
     os.execve(argv[0], argv, env)
 
@@ -71,7 +82,7 @@ def bring_addons(spec: EngineSpec) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             if self.path != "/stage" or not 0 < length <= BODY_LIMIT:
                 return self._answer(HTTPStatus.BAD_REQUEST, {"message": "POST a model's source to /stage"})
-            return self._answer(*bring(store, spec.cache_dir, self.rfile.read(length)))
+            return self._answer(*bring(store, spec, self.rfile.read(length)))
 
         def do_GET(self) -> None:
             self._answer(HTTPStatus.OK, {})
@@ -91,11 +102,13 @@ def bring_addons(spec: EngineSpec) -> None:
     ThreadingHTTPServer(address, Asked).serve_forever()
 
 
-def bring(store: ObjectStore, cache_dir: Path, asked: bytes) -> tuple[HTTPStatus, dict[str, Any]]:
+def bring(store: ObjectStore, spec: EngineSpec, asked: bytes) -> tuple[HTTPStatus, dict[str, Any]]:
     """(status, body): the addon's folder, or why it cannot be brought."""
+    keeper = keeper_of_pod()
     try:
         source = SOURCE.validate_json(asked)
-        path = stage_adapter(store, source.prefix, source.files, cache_dir, source.uid)
+        end_old_uses(spec, keeper)
+        path = stage_adapter(store, source.prefix, source.files, spec.cache_dir, source.uid, keeper)
     except ValidationError as error:
         return HTTPStatus.BAD_REQUEST, {"message": f"this is no model's source: {error.error_count()} errors"}
     except StagingError as error:
@@ -104,12 +117,24 @@ def bring(store: ObjectStore, cache_dir: Path, asked: bytes) -> tuple[HTTPStatus
     return HTTPStatus.OK, {"path": str(path)}
 
 
+def end_old_uses(spec: EngineSpec, keeper: Keeper) -> None:
+    """Addons that the engine has unloaded may make way for others."""
+    engine = Endpoint(os.environ[ADDRESS_VARIABLE], spec.replica.port)
+    with suppress(EngineUnreachable), EngineClient(engine.url) as client:
+        end_uses(spec.cache_dir, keeper.holder, but={spec.replica.model.uid, *client.adapter_folders()})
+
+
+def keeper_of_pod() -> Keeper:
+    """What any of the pod's containers brings is its engine's."""
+    return Keeper(os.environ[ADDRESS_VARIABLE], limit_of(os.environ))
+
+
 def addon_key(store_secret: str) -> str:
     """What a worker shows to the stager: made of what both have, and good for nothing else."""
     return hmac.digest(store_secret.encode(), b"hearth addon stager", "sha256").hex()
 
 
-TASKS = {"stage": stage, "serve": serve, "addons": bring_addons}
+TASKS = {"stage": lambda spec: stage(spec, keeper_of_pod()), "serve": serve, "addons": bring_addons}
 
 if __name__ == "__main__":
     main()

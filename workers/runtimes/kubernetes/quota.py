@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from workers.runtimes.kubernetes.sizing import quantity_bytes
+from controlplane.sizing import quantity_bytes
 
 SHORT_NAMES = ("cpu", "memory")
 """In a quota, these without a prefix are requests too."""

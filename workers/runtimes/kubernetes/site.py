@@ -7,7 +7,13 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 from controlplane.node_pools import NodePools
-from workers.runtimes.base import FleetObservation, FleetSpec, ReplicaObservation, RuntimeUnavailable
+from workers.runtimes.base import (
+    FleetNews,
+    FleetObservation,
+    FleetSpec,
+    ReplicaObservation,
+    RuntimeUnavailable,
+)
 from workers.runtimes.kubernetes.account_manifests import account_objects
 from workers.runtimes.kubernetes.cluster import (
     DEPLOYMENT,
@@ -20,6 +26,7 @@ from workers.runtimes.kubernetes.cluster import (
 )
 from workers.runtimes.kubernetes.difference import holds, is_left_over, owned_fields
 from workers.runtimes.kubernetes.manifests import (
+    ACCOUNT_LABEL,
     COMPONENT_LABEL,
     JOB_LABEL,
     SERVING_GATE,
@@ -30,7 +37,7 @@ from workers.runtimes.kubernetes.manifests import (
     fleet_objects,
 )
 from workers.runtimes.kubernetes.observation import condition, replicas_of
-from workers.runtimes.kubernetes.view import View
+from workers.runtimes.kubernetes.view import View, is_uid
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +55,7 @@ class Site:
     def __init__(self, context: str, cluster: Cluster, labels: Mapping[str, str]) -> None:
         """`labels` are those of everything that is ours."""
         self.context, self.cluster = context, cluster
-        self.view = View(cluster, SEEN, _selector(labels), UID_LABEL)
+        self.view = View(cluster, SEEN, _selector(labels), UID_LABEL, ACCOUNT_LABEL)
         of_trainers = {**labels, COMPONENT_LABEL: TRAINER}
         self.trainers = View(cluster, OF_TRAINERS, _selector(of_trainers), JOB_LABEL)
         self._pods: dict[str, tuple[str, str]] = {}
@@ -103,6 +110,14 @@ class Site:
         seen = [each for each in wanted if each["kind"] in SEEN]
         settled = not found["metadata"].get("deletionTimestamp") and all(self._holds(each) for each in seen)
         return FleetObservation(replicas, settled, True, *_shortage(found))
+
+    def take_news(self) -> FleetNews:
+        changed = self.view.take_changed()
+        return FleetNews(
+            frozenset(value for label, value in changed if label == UID_LABEL and is_uid(value)),
+            frozenset(value for label, value in changed if label == ACCOUNT_LABEL),
+            self.view.take_return(),
+        )
 
     def replicas(self, deployment_uid: str) -> dict[str, ReplicaObservation]:
         found: dict[str, ReplicaObservation] = {}

@@ -16,9 +16,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from controlplane.node_pools import NodePools
+from controlplane.sizing import quantity_bytes
 from workers.runtimes.base import TrainerSpec
 from workers.runtimes.kubernetes.account_manifests import reach
 from workers.runtimes.kubernetes.manifests import (
+    ACCOUNT_LABEL,
     COMPONENT_LABEL,
     CONTAINER_SECURITY,
     DOMAIN,
@@ -29,6 +31,7 @@ from workers.runtimes.kubernetes.manifests import (
     WORK_PATH,
     Manifest,
     Place,
+    cache_limit,
     cache_volume,
     document,
     managed,
@@ -37,7 +40,6 @@ from workers.runtimes.kubernetes.manifests import (
     short_name,
     toleration,
 )
-from workers.runtimes.kubernetes.sizing import quantity_bytes
 from workers.runtimes.trainer_pod import ATTEMPT_VARIABLE, POD_VARIABLE
 
 ATTEMPT_LABEL = f"{DOMAIN}/attempt"
@@ -122,7 +124,7 @@ def trainer_labels(spec: TrainerSpec, pools: NodePools) -> dict[str, str]:
         "app.kubernetes.io/name": "hearth-trainer",
         COMPONENT_LABEL: TRAINER,
         "app.kubernetes.io/part-of": "hearth",
-        f"{DOMAIN}/account": account_of(spec),
+        ACCOUNT_LABEL: account_of(spec),
         JOB_LABEL: spec.job_uid,
         ATTEMPT_LABEL: str(spec.attempt),
     }
@@ -203,7 +205,8 @@ def _plain_environment(spec: TrainerSpec, place: Place) -> list[dict[str, Any]]:
     if place.pool.on_cpu:  # else each of its processes takes as many threads as the node has cores
         plain["OMP_NUM_THREADS"] = str(max(int(quantity_bytes(place.pool.cpu)), 1))
     own = {"name": POD_VARIABLE, "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}
-    return [own, *({"name": name, "value": value} for name, value in plain.items())]
+    told = ({"name": name, "value": value} for name, value in plain.items())
+    return [own, *told, *cache_limit(place.pools.cache)]
 
 
 def _key(secret: str, name: str) -> Manifest:

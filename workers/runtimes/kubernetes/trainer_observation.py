@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from controlplane.sizing import quantity_bytes
 from workers.runtimes.base import ProcessState, TrainerObservation, Waiting
 from workers.runtimes.kubernetes.manifests import TRAINER
 from workers.runtimes.kubernetes.observation import PULLING, Life, condition
-from workers.runtimes.kubernetes.sizing import quantity_bytes
 from workers.runtimes.kubernetes.trainer_manifests import READY_ANNOTATION
 from workers.runtimes.trainer_pod import SIGNALLED
 from workers.training.errors import TO_BE_STARTED_AGAIN

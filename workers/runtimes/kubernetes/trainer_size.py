@@ -7,9 +7,9 @@ from typing import Any
 
 from controlplane.checks.lora_targets import tunable_modules
 from controlplane.node_pools import NodePool, NodePools
+from controlplane.sizing import GIB, PodSize, quantity_bytes, times
 from workers.runtimes.base import NeverFits, TrainerSpec
 from workers.runtimes.kubernetes.manifests import Place
-from workers.runtimes.kubernetes.sizing import GIB, PodSize, quantity_bytes, times
 from workers.training.model.footprint import USABLE, Load, ModelShape, footprint
 
 FULL_PRECISION_BYTES = 4 * GIB

@@ -6,7 +6,7 @@ The engine takes `GPU_SHARE` of each GPU. Weights, the KV cache of one request o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -68,6 +68,17 @@ class ModelSizes:
     def copies(self, count: int) -> int:
         """Of the KV cache, on so many GPUs."""
         return max(count // self.kv_heads, 1)
+
+
+def first_fit(pools: Sequence[NodePool], size: Callable[[NodePool], PodSize]) -> tuple[NodePool, PodSize]:
+    """The first pool that a replica fits in. Raises DoesNotFit, with the first one's arithmetic."""
+    refusals = []
+    for pool in pools:
+        try:
+            return pool, size(pool)
+        except DoesNotFit as error:
+            refusals.append(error)
+    raise refusals[0]
 
 
 @dataclass(frozen=True)
