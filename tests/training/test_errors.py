@@ -18,7 +18,7 @@ from workers.training.errors import RowFailure, describe_failure
             RuntimeError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"),
             "RESOURCE_EXHAUSTED",
             "OUT_OF_MEMORY",
-            "cut-off length needs less: CUDA out of memory. Tried to allocate 2 GiB.",
+            "microBatchSize needs less: CUDA out of memory. Tried to allocate 2 GiB.",
         ),
         (
             RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: not enough memory"),

@@ -43,8 +43,8 @@ class Counts:
     """Of each row that could be read, in order: eight bytes of a hash of what is trained."""
     row_numbers: array[int] = field(default_factory=lambda: array("I"))
     """The row of each digest, counted from 0."""
-    answers: set[bytes] = field(default_factory=set)
-    """Hashes of the answers; of two at most, since it matters only whether there is more than one."""
+    answers: list[bytes] = field(default_factory=list)
+    """Hashes of different answers; the first two at most: it matters only whether there is more than one."""
     labels: Counter[str] = field(default_factory=Counter)
     """Of a classification: rows by their label, of at most `MAX_LABELS`."""
     file_starts: dict[str, int] = field(default_factory=dict)
@@ -67,6 +67,10 @@ class Counts:
         if label in self.labels or len(self.labels) < MAX_LABELS:
             self.labels[label] += count
 
+    def add_answer(self, digest: bytes) -> None:
+        if len(self.answers) < 2 and digest not in self.answers:
+            self.answers.append(digest)
+
     def add(self, later: Counts) -> None:
         """Take in the counts of the rows that follow."""
         for name in SUMS:
@@ -80,7 +84,8 @@ class Counts:
                 lists[code] = (lists.get(code, []) + found)[:MAX_PLACES]
         self.digests += later.digests
         self.row_numbers += later.row_numbers
-        self.answers = set(list(self.answers | later.answers)[:2])
+        for answer in later.answers:
+            self.add_answer(answer)
         for label, count in later.labels.items():
             self.add_label(label, count)
         for file, start in later.file_starts.items():

@@ -135,8 +135,7 @@ def _count_text(number: int, texts: Sequence[MarkedText], counts: Counts) -> Non
             answers.update(text.text[start:end].encode(errors="surrogatepass"))
     counts.digests.append(int.from_bytes(whole.digest(), "little"))
     counts.row_numbers.append(number)
-    if len(counts.answers) < 2:
-        counts.answers.add(answers.digest())
+    counts.add_answer(answers.digest())
 
 
 def _count_row(
