@@ -16,7 +16,8 @@ from random import Random
 
 TRAINER = "trainer"
 SHIM = "shim"
-FROZEN = "frozen object store"
+FROZEN = "frozen stores"
+STORES = ("postgres", "valkey", "seaweedfs")
 TRAINERS = (TRAINER, TRAINER, SHIM)
 SERVICES = ("worker", "worker", "api", "postgres", "valkey", "seaweedfs", "beat")
 VICTIMS = frozenset({*TRAINERS, *SERVICES, FROZEN})
@@ -64,7 +65,7 @@ def choose_moments(seed: int, count: int) -> list[Moment]:
 def draw_moments(random: Random, count: int) -> list[Moment]:
     """Between two checkpoints trainers die twice at most: thrice fails a job.
 
-    The object store is frozen once, which is worse than its end: nobody is told that it is away.
+    All that keeps anything is frozen once, which is worse than its end: nobody is told that it is away.
     """
     phases = [list(PHASES)[number % len(PHASES)] for number in range(count)]
     frozen = random.choice([number for number, phase in enumerate(phases) if phase == "training"])
@@ -140,7 +141,7 @@ class Trainers:
 def kill(data_dir: Path, victim: str) -> bool:
     """SIGKILL; False when it is not there to be killed."""
     if victim == FROZEN:
-        return freeze(part_pid(data_dir, "seaweedfs"))
+        return freeze([pid for name in STORES for pid in with_children(part_pid(data_dir, name))])
     if victim in TRAINERS:
         alive = list(Trainers(data_dir).alive())
         pids = alive if victim == TRAINER else sorted({parent_of(pid) for pid in alive} - {*alive, 1})
@@ -156,12 +157,21 @@ def part_pid(data_dir: Path, name: str) -> int:
     return int(part["pid"] or 0) if part["state"] == "READY" else 0
 
 
-def freeze(pid: int) -> bool:
-    """Stop it for a while; it answers nobody, and nobody's connection ends."""
-    if not pid or not send(pid, signal.SIGSTOP):
+def freeze(pids: list[int]) -> bool:
+    """Stop them for a while; they answer nobody, and nobody's connection ends. False where one is away."""
+    if 0 in pids:
         return False
+    stopped = [pid for pid in pids if send(pid, signal.SIGSTOP)]
     time.sleep(FROZEN_SECONDS)
-    return send(pid, signal.SIGCONT)
+    for pid in stopped:
+        send(pid, signal.SIGCONT)
+    return True
+
+
+def with_children(pid: int) -> list[int]:
+    """A process and those that it has started; PostgreSQL has one for each connection."""
+    numbers = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return [pid, *(number for number in numbers if pid and parent_of(number) == pid)]
 
 
 def parent_of(pid: int) -> int:
