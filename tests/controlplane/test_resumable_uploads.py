@@ -172,6 +172,28 @@ async def test_the_checksum_of_a_file_in_one_put_counts_too(api):
     assert (await api.get(f"{EMBER}:validateUpload")).status_code == 200
 
 
+async def test_what_is_wrong_with_a_file_that_was_not_meant_is_not_said_of_the_one_that_was(api):
+    """A slower upload of another model wrote its config last; the two do not fit each other."""
+    await create_model(api)
+    sizes = {name: len(content) for name, content in MODEL_FILES.items()}
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in MODEL_FILES.items()}
+    body = {"filenameToSize": sizes, "filenameToSha256": sums}
+    answer = await api.post(f"{EMBER}:getUploadEndpoint", json=body)
+    urls = answer.json()["filenameToSignedUrls"]
+    config = MODEL_FILES["config.json"]
+    late = config.replace(b'"vocab_size": 512', b'"vocab_size": 640')
+    for name, url in urls.items():
+        assert (await put(url, MODEL_FILES[name] if name != "config.json" else late)).status_code == 200
+    refused = await api.get(f"{EMBER}:validateUpload")
+    assert refused.status_code == 400
+    assert refused.json()["code"] == 9
+    [violation] = refused.json()["details"][0]["fieldViolations"]
+    assert violation["field"] == "config.json"
+    assert "upload it again" in violation["description"]
+    assert (await put(urls["config.json"], config)).status_code == 200
+    assert (await api.get(f"{EMBER}:validateUpload")).status_code == 200
+
+
 async def test_a_corrupted_part_is_refused_by_the_store(tickets):
     found = await parts(tickets)
     digest = base64.b64encode(hashlib.md5(cut(1)).digest()).decode()

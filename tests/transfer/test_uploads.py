@@ -162,6 +162,15 @@ def test_two_that_upload_the_same_model_end_with_one_that_is_whole(firectl, star
     assert stored() == checksums(model)
 
 
+def upload_at_last(firectl, folder):
+    """Twice, if what a former upload had under way arrived after this one's: a small file is one PUT."""
+    ran = firectl("upload", "model", "m", str(folder))
+    if ran.code:
+        assert "upload it again" in ran.err
+        ran = firectl("upload", "model", "m", str(folder))
+    assert ran.code == 0, ran.err
+
+
 def test_two_that_upload_different_files_do_not_mix_them(firectl, start, network, stored, model, tmp_path):
     other = make_model(tmp_path / "other", 27 * MIB, seed=8)
     network.hold_at(8 * MIB)
@@ -177,7 +186,7 @@ def test_two_that_upload_different_files_do_not_mix_them(firectl, start, network
     for ran, _ in ended:
         assert ran.code == 0 or any(words in ran.err for words in refusals), ran.err
     if not won:
-        assert firectl("upload", "model", "m", str(other)).code == 0
+        upload_at_last(firectl, other)
         assert stored() == checksums(other)
 
 
@@ -196,7 +205,7 @@ def test_what_somebody_else_uploads_to_by_now_is_not_deleted(
     ran = first.finish()
     assert ran.code == 1
     assert "deleted" not in ran.err
-    assert firectl("upload", "model", "m", str(other)).code == 0
+    upload_at_last(firectl, other)
 
 
 def test_a_large_dataset_goes_in_parts_too(firectl, network, tmp_path, server, admin_key):

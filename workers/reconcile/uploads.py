@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session
 
-from controlplane.part_uploads import PartPlan
+from controlplane.part_uploads import USUAL_PART_BYTES, PartPlan
 from controlplane.resources.tables import GarbageRow
 from controlplane.resources.uploads import CHECKING, INCOMING, INVALID, READY
 from controlplane.storage import ObjectNotFound, ObjectStore, StorageError
@@ -43,7 +44,8 @@ def check_upload(
     if upload is not None:
         try:
             take_in(context.store, row.prefix, incoming)
-            verdict = as_announced(check(context, upload), incoming)
+            verdict = check(context, upload)
+            refuse_others(verdict.get("files") or small_files(context.store, row, incoming), incoming)
         except Unfit as unfit:
             verdict = complain(unfit.file, unfit.reason) | {"status_code": "FAILED_PRECONDITION"}
         with context.db.session() as session:
@@ -107,9 +109,13 @@ def put_together(store: ObjectStore, key: str, name: str, file: Mapping[str, Any
     store.parts.complete(key, file["upload"], {number: stored[number] for number in range(1, plan.count + 1)})
 
 
-def as_announced(verdict: Verdict, incoming: Mapping[str, Any]) -> Verdict:
-    """The verdict, unless it accepts a file that is another one than its owner announced."""
-    for name, file in verdict.get("files", {}).items():
+def refuse_others(arrived: Mapping[str, Mapping[str, Any]], incoming: Mapping[str, Any]) -> None:
+    """Raises `Unfit` for a file that is another one than its owner announced.
+
+    What a check finds wrong with such a file says nothing about the one that was meant. It happens when two
+    upload to one place: what the first one had under way may arrive after the second one's file.
+    """
+    for name, file in arrived.items():
         announced = incoming.get(name, {}).get("announced")
         if announced and announced != file["sha256"]:
             raise Unfit(
@@ -117,7 +123,17 @@ def as_announced(verdict: Verdict, incoming: Mapping[str, Any]) -> Verdict:
                 f"its SHA-256 is {file['sha256']}, and {announced} was announced: it changed while it was "
                 "sent, or on the way; upload it again",
             )
-    return verdict
+
+
+def small_files(store: ObjectStore, row: Any, incoming: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The checksums of files that are read at once, for an upload whose check stopped before it took any."""
+    found = {}
+    for name, file in incoming.items():
+        stored = store.head(row.prefix + name) if file["size"] <= USUAL_PART_BYTES else None
+        if stored is not None and stored.size == file["size"]:
+            read = b"".join(store.open_stream(row.prefix + name))
+            found[name] = {"sha256": hashlib.sha256(read).hexdigest()}
+    return found
 
 
 def throw_out(store: ObjectStore, prefix: str, names: Iterable[str]) -> None:
