@@ -24,9 +24,6 @@ from cli.training.job_flags import (
 from cli.training.job_source import SourceJob, job_body
 
 _NOUN = "supervised-fine-tuning-job"
-_ACCELERATORS = Flag(
-    "accelerator-count", "acceleratorCount", "Accelerators to train on together.", Kind.INTEGER
-)
 _SETTINGS = (
     *START,
     DATASET,
@@ -35,7 +32,6 @@ _SETTINGS = (
     *group(
         "Training",
         *TRAINING,
-        _ACCELERATORS,
         Flag("turbo", "isTurbo", "Train faster, on more accelerators.", Kind.SWITCH),
         Flag("nodes", "nodes", "Machines to train on.", Kind.INTEGER),
         Flag("mtp-enable", "mtpEnabled", "Train multi-token prediction.", Kind.SWITCH),
@@ -103,4 +99,4 @@ def _request(
         if flags.get("loraRank"):
             raise UsageError("--full-parameter-tuning trains no adapter; leave --lora-rank out")
         flags = {**flags, "loraRank": 0}
-    return job_body(session, _NOUN, flags, source, more=[_ACCELERATORS.path])
+    return job_body(session, _NOUN, flags, source)

@@ -29,6 +29,7 @@ TRAINING = (
         "NF4 keeps the base in four bits.",
         choices=("BFLOAT16", "NF4"),
     ),
+    Flag("accelerator-count", "acceleratorCount", "Accelerators to train on together.", Kind.INTEGER),
     Flag("jinja-template", "jinjaTemplate", "A Jinja template for the chat."),
     Flag(
         "sampler-checkpoint-save-interval-steps",

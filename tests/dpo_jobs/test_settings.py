@@ -65,6 +65,7 @@ async def test_every_setting_reaches_the_trainer(api, db, told):
         "loraDropout": 0.05,
         "loraTargetModules": ["q_proj", "v_proj"],
         "baseModelWeightPrecision": "NF4",
+        "acceleratorCount": 2,
     }
     others = {
         "displayName": "Politeness",
@@ -85,10 +86,12 @@ async def test_every_setting_reaches_the_trainer(api, db, told):
     assert (settings["lora_rank"], settings["lora_alpha"], settings["lora_dropout"]) == (16, 24, 0.05)
     assert (settings["lora_target_modules"], settings["evaluation"]) == (["q_proj", "v_proj"], True)
     assert (settings["preference"], settings["tuning_method"]) == ({"method": "dpo", "beta": 0.3}, "QLORA")
+    assert settings["accelerator_count"] == 2
 
 
 async def test_the_trainer_understands_what_it_is_told(api, db, settings):
     training = {"loraDropout": 0.05, "loraTargetModules": ["q_proj"], "batchSize": 2048}
+    training |= {"gradientAccumulationSteps": 4, "acceleratorCount": 2}
     made = await api.post(JOBS, json=pairs(training=training, lossConfig={"dpo": {"beta": 0.3}}))
     assert made.status_code == 200, made.text
     file = {"size": 1, "sha256": ""}
@@ -100,6 +103,7 @@ async def test_the_trainer_understands_what_it_is_told(api, db, settings):
     spec = JobSpec.model_validate_json(json.dumps(document))
     assert (spec.kind, spec.preference) == ("preference", Preference(method="dpo", beta=0.3))
     assert (spec.lora_dropout, spec.lora_target_modules, spec.batch_tokens) == (0.05, ("q_proj",), 2048)
+    assert (spec.processes, spec.batch_size) == (2, 4)
 
 
 async def test_a_job_logs_to_weights_and_biases_where_it_is_asked_to(api, app_settings, told):
@@ -143,7 +147,7 @@ async def test_what_says_nothing_is_taken_and_so_is_what_servers_say(api):
     ignored = {
         "baseModelWeightPrecision": "WEIGHT_PRECISION_UNSPECIFIED",
         "acceleratorType": "ACCELERATOR_TYPE_UNSPECIFIED",
-        "acceleratorCount": 1,
+        "acceleratorCount": 0,
         "isIntermediate": False,
         "toleration": "",
         "loraRank": None,
@@ -153,6 +157,7 @@ async def test_what_says_nothing_is_taken_and_so_is_what_servers_say(api):
     answer = await api.post(JOBS, json=pairs(training=ignored, wandbConfig={"enabled": False}))
     job = answer.json()
     assert not {"acceleratorType", "isIntermediate", "toleration"} & job["trainingConfig"].keys()
+    assert job["trainingConfig"]["acceleratorCount"] == 1
     again = await api.post(JOBS, json={**job, "trainingConfig": job["trainingConfig"] | {"outputModel": "b"}})
     assert again.status_code == 200, again.text
 
@@ -179,7 +184,8 @@ TRAINING_REFUSALS = [
     ({"outputModel": "base"}, 409, "outputModel"),
     ({"outputModel": "Bad_Id"}, 400, "outputModel"),
     ({"region": "US_IOWA_1"}, 400, "trainingConfig.region is not supported"),
-    ({"acceleratorCount": 2}, 400, "trainingConfig.acceleratorCount is not supported: pairs"),
+    ({"acceleratorCount": 3}, 400, "trainingConfig.acceleratorCount 3 does not divide a step of 16"),
+    ({"acceleratorCount": 65}, 400, "acceleratorCount"),
     ({"acceleratorType": "NVIDIA_H100_80GB"}, 400, "trainingConfig.acceleratorType is not supported"),
     ({"baseModelWeightPrecision": "INT8"}, 400, "baseModelWeightPrecision INT8 is not supported"),
     ({"isIntermediate": True}, 400, "trainingConfig.isIntermediate is not supported"),

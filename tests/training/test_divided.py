@@ -17,7 +17,7 @@ from safetensors.torch import load
 from controlplane.config import Settings
 from controlplane.storage import ObjectStore
 from tests.training.conftest import JOB_PREFIX
-from tests.training.test_ranks import ROWS, TOGETHER, losses, ranks_of
+from tests.training.test_ranks import PAIRS, ROWS, TOGETHER, losses, ranks_of
 from tests.training.trainer_process import running
 from workers.training.config import JobSpec
 from workers.training.errors import TrainingFailure
@@ -111,6 +111,36 @@ def test_a_divided_base_makes_the_adapter_of_a_whole_one_whatever_happens_on_the
         assert result["report"]["evaluation"][when] == pytest.approx(scores, rel=1e-3)
     for folder in ("adapter", "samplers/sampler-14"):
         assert_same_adapter(object_store, folder)
+
+
+def test_pairs_are_compared_over_a_divided_base_with_what_a_job_went_on_from(
+    settings: Settings,
+    object_store: ObjectStore,
+    jobs: Any,
+    make_spec: Callable[..., JobSpec],
+    addon: dict[str, Any],
+    tmp_path: Path,
+) -> None:
+    alone = make_spec(
+        PAIRS[:9],
+        kind="preference",
+        preference={"method": "dpo"},
+        batch_size=4,
+        micro_batch_size=1,
+        epochs=1,
+        evaluation=True,
+        warm_start=addon,
+    )
+    divided = {**alone.model_dump(), "processes": 2, "divide_base": True, "output_prefix": TOGETHER}
+    with running(settings, tmp_path / "run", divided) as trainer:
+        assert trainer.exit_status() == 0, trainer.log()
+    _, report = jobs.run(alone)
+
+    result = json.loads(object_store.get_bytes(TOGETHER + "result.json"))
+    assert losses(object_store, TOGETHER) == pytest.approx(losses(object_store, JOB_PREFIX), rel=1e-3)
+    for when, scores in report.evaluation.items():
+        assert result["report"]["evaluation"][when] == pytest.approx(scores, rel=1e-3, abs=1e-5)
+    assert_same_adapter(object_store, "adapter")
 
 
 def assert_same_adapter(store: ObjectStore, folder: str) -> None:

@@ -17,9 +17,11 @@ from workers.training.errors import RowFailure
 from workers.training.examples.counts import Counts
 from workers.training.examples.dataset import Tokenized, open_examples, tokenize
 from workers.training.examples.encoding import Encoder
-from workers.training.examples.pairs import SIDES, PairCollator, pack_pairs, pair_up
+from workers.training.examples.pairs import EMPTY_PAIR, SIDES, PairCollator, pack_pairs, pair_up
 from workers.training.examples.reading import Reading, template_tokens
 from workers.training.examples.rows import RawRow
+from workers.training.objectives.preference_trainers import count_pairs
+from workers.training.running.together import with_an_empty_one
 
 
 def row(better: str, worse: str, *asked: tuple[str, str]) -> dict[str, Any]:
@@ -115,6 +117,24 @@ def test_both_answers_are_read_after_the_same_prompt_and_nothing_else_is_learned
     assert counts.tokens == sum(len(pair[f"{side}_ids"]) for side in SIDES)
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["rows", "packs"])
+def test_what_fills_up_a_ranks_share_is_in_a_batch_only_where_there_is_nothing_else(
+    paired: Callable[..., Any], llama: Any, style: Any, tmp_path: Path, packed: bool
+) -> None:
+    found, _ = paired(llama, style.written("prefix"), ROWS)
+    pairs = pack_pairs(found, 200, tmp_path / "packs.arrow") if packed else found
+    filled = list(with_an_empty_one(pairs, {**EMPTY_PAIR, "pairs": [EMPTY_PAIR]}))
+    collate = PairCollator(0)
+
+    some, empty = collate(filled), collate(filled[-1:] * 3)
+
+    assert some.keys() == empty.keys()
+    for name, values in collate(filled[:-1]).items():
+        assert some[name].tolist() == values.tolist()
+    assert (count_pairs(some), count_pairs(empty)) == (len(ROWS), 0)
+    assert empty["input_ids"].shape == (2, 2)
+
+
 def test_a_pair_is_left_out_whole(paired: Callable[..., Any], llama: Any, style: Any) -> None:
     long_question = row("blue", "grey", ("user", "what colour? " * 50))
     same_start = row("blue " * 40 + "now", "blue " * 40 + "cost")
@@ -195,7 +215,6 @@ def test_a_specification_of_pairs_is_whole_or_refused(make_spec: Callable[..., A
         ({**good, "preference": {"method": "ppo"}}, "dpo"),
         ({**good, "preference": {"method": "dpo", "beta": 0}}, "greater than 0"),
         ({**good, "batch_tokens": 255, "micro_batch_size": 1}, "batch_tokens must hold"),
-        ({**good, "processes": 2}, "one process"),
         ({**good, "input_template": "{a}"}, "do not belong to preference jobs"),
     ):
         with pytest.raises(ValueError, match=why):

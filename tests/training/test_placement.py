@@ -122,17 +122,10 @@ def test_the_refusal_names_the_accelerators_that_the_jobs_batches_could_be_share
     # 200 GiB in 16 bits: parts of 40 GiB, if the 24 rows of a batch could be shared by five.
     with pytest.raises(TrainingFailure, match=r"divided among 6 accelerators \(acceleratorCount\)"):
         place_job(spec, tmp_path, 4, 128, Node(True, 60 * GIB))
-    # Two texts of a pair are compared in one process, and the processes of a CPU have one memory.
-    for other, node in ((spec, Node(False, 80 * GIB)), (as_pairs(spec), Node(True, 80 * GIB))):
-        with pytest.raises(TrainingFailure) as refused:
-            place_job(other, tmp_path, 4, 128, node)
-        assert "accelerators" not in refused.value.message
-
-
-def as_pairs(spec: JobSpec) -> JobSpec:
-    return JobSpec.model_validate(
-        {**spec.model_dump(), "kind": "preference", "preference": {"method": "dpo"}}
-    )
+    # The processes of a CPU have one memory.
+    with pytest.raises(TrainingFailure) as refused:
+        place_job(spec, tmp_path, 4, 128, Node(False, 80 * GIB))
+    assert "accelerators" not in refused.value.message
 
 
 def test_a_model_that_comes_in_two_formats_is_counted_once(make_spec: MakeSpec) -> None:

@@ -17,6 +17,7 @@ from controlplane.config import Settings
 from controlplane.storage import ObjectStore
 from tests.training.trainer_process import TrainerProcess, running
 from workers.training.config import JobSpec
+from workers.training.running.callbacks import REWARDS
 from workers.training.running.checkpoints import list_checkpoints
 
 pytestmark = pytest.mark.training
@@ -31,6 +32,19 @@ ROWS = [
     }
     for i in range(21)
 ]
+
+
+PAIRS = [
+    {
+        "input": row["messages"][:1],
+        "preferred_output": row["messages"][1:],
+        "non_preferred_output": [{"role": "assistant", "content": f"grey {i} " * (1 + i % 2)}],
+    }
+    for i, row in enumerate(ROWS)
+]
+PAIRS = [{**pair, "input": {"messages": pair["input"]}} for pair in PAIRS]
+SUMMED = {"loss", "learning_rate", "grad_norm", "mean_token_accuracy", *REWARDS, "tokens_seen", "step"}
+"""What all ranks come to together, the same as one process."""
 
 
 @pytest.fixture
@@ -116,6 +130,47 @@ def test_packs_are_shared_as_rows_are(
     ours, theirs = losses(object_store, alone.output_prefix), losses(object_store, TOGETHER)
     assert theirs == pytest.approx(ours, rel=1e-3)
     assert result["metrics"]["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("method", "batches"),
+    [
+        ("dpo", {"batch_size": 2, "micro_batch_size": 1, "batch_tokens": 96, "cutoff_length": 48}),
+        ("orpo", {"batch_size": 4, "micro_batch_size": 2}),
+    ],
+    ids=["dpo in packs", "orpo in rows"],
+)
+def test_pairs_are_shared_as_rows_are(
+    settings: Settings,
+    object_store: ObjectStore,
+    jobs: Any,
+    make_spec: Callable[..., JobSpec],
+    tmp_path: Path,
+    method: str,
+    batches: dict[str, int],
+) -> None:
+    """What the two have in a step is not of one size, and one of them has nothing at the end of an epoch."""
+    alone = make_spec(
+        PAIRS[:20], kind="preference", preference={"method": method}, epochs=2, evaluation=True, **batches
+    )
+    together = {**alone.model_dump(), "processes": 2, "output_prefix": TOGETHER}
+    with running(settings, tmp_path / "run", together) as trainer:
+        assert trainer.exit_status() == 0, trainer.log()
+    expected, report = jobs.run(alone)
+
+    result = json.loads(object_store.get_bytes(TOGETHER + "result.json"))
+    assert result["report"]["steps"] == report.steps > 4
+    ours, theirs = (metrics(object_store, prefix) for prefix in (alone.output_prefix, TOGETHER))
+    assert len(ours) == len(theirs)
+    for one, other in zip(ours, theirs, strict=True):
+        assert {name: other[name] for name in one if name in SUMMED} == pytest.approx(
+            {name: one[name] for name in one if name in SUMMED}, rel=1e-3, abs=1e-5
+        )
+    assert result["metrics"]["eval_loss"] == pytest.approx(expected["eval_loss"], rel=1e-3)
+
+
+def metrics(store: ObjectStore, prefix: str) -> list[dict[str, float]]:
+    return [json.loads(line) for line in store.get_bytes(prefix + "metrics.jsonl").splitlines()]
 
 
 def losses(store: ObjectStore, prefix: str) -> list[float]:

@@ -124,8 +124,6 @@ class JobSpec(Strict):
             self.batch_tokens < texts * self.cutoff_length or self.micro_batch_size != 1
         ):
             raise ValueError("batch_tokens must hold cutoff_length, and takes a micro_batch_size of 1")
-        if self.preference and self.processes > 1:
-            raise ValueError("pairs are trained in one process")
         if self.divide_base and (self.processes == 1 or self.quantize_base):
             raise ValueError("divide_base needs several processes, and a base that is not in four bits")
         if self.batch_size % self.processes:

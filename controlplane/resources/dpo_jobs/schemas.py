@@ -28,14 +28,14 @@ from controlplane.resources.fine_tuning_jobs.newer import (
 )
 from controlplane.resources.fine_tuning_jobs.outcome import EvaluationResult
 from controlplane.resources.fine_tuning_jobs.queueing import Priority
-from controlplane.resources.fine_tuning_jobs.schemas import INTERNAL
+from controlplane.resources.fine_tuning_jobs.schemas import INTERNAL, AcceleratorCount
 from controlplane.resources.fine_tuning_jobs.tables import FineTuningJobRow
 from controlplane.resources.fine_tuning_jobs.warnings import warnings_field
 from controlplane.rest.schema import ApiModel, OneOf, Status, Timestamp, output_only
 
 METHODS = ("METHOD_UNSPECIFIED", "GRPO", "DAPO", "DPO", "ORPO", "GSPO_TOKEN")
 NO_CACHE = "what the reference model makes of a pair is worked out in the step that needs it, and not kept"
-NO_SHARDING = "pairs are trained on one accelerator"
+NO_SHARDING = "acceleratorCount has several accelerators share the pairs of a step"
 
 # 1 is how else to say that there is one.
 Ways = Annotated[int, Field(ge=0), AfterValidator(lambda ways: 0 if ways == 1 else ways)]
@@ -64,7 +64,6 @@ class TrainingConfig(ApiModel):
     unsupported: ClassVar[dict[str, str]] = {
         "region": NO_REGION,
         "accelerator_type": NO_CHOICE,
-        "accelerator_count": NO_SHARDING,
         "is_intermediate": INTERNAL,
         "toleration": INTERNAL,
     }
@@ -115,7 +114,7 @@ class TrainingConfig(ApiModel):
     region: str = "REGION_UNSPECIFIED"
     base_model_weight_precision: BaseModelWeightPrecision = PRECISIONS[0]
     accelerator_type: str = only_refused("ACCELERATOR_TYPE_UNSPECIFIED")
-    accelerator_count: Ways = only_refused(0)
+    accelerator_count: AcceleratorCount = 0
     is_intermediate: bool = only_refused(False)
     toleration: str = only_refused("")
 

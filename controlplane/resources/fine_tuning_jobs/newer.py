@@ -193,4 +193,5 @@ def training_message(row: FineTuningJobRow) -> dict[str, Any]:
         "optimizer_weight_decay": chosen["weight_decay"],
         "base_model_weight_precision": PRECISION_OF_METHOD.get(chosen.get("tuning_method", ""), ""),
         "sampler_checkpoint_save_interval_steps": chosen.get("sampler_interval_steps", 0),
+        "accelerator_count": chosen.get("accelerator_count", 0),
     }

@@ -92,6 +92,7 @@ def training_fields() -> dict[str, Field]:
         **{name: number(json_number(SETTINGS, of), nullable=False) for name, of in NUMBERS.items()},
         "jinja_template": text(json_text(SETTINGS["templates"], "jinja_template"), nullable=False),
         SAMPLERS: integer(json_integer(SETTINGS, "sampler_interval_steps"), nullable=False),
+        "accelerator_count": integer(json_integer(SETTINGS, "accelerator_count"), nullable=False),
         "base_model_weight_precision": enum(PRECISION, PRECISIONS, nullable=False),
     }
 

@@ -44,6 +44,7 @@ WORDS = {
     "cutoff_length": "maxContextLength",
     "batch_tokens": "batchSize",
     "batch_size": "batchSizeSamples",
+    "accelerator_count": "acceleratorCount",
 }
 
 

@@ -3,13 +3,12 @@ from __future__ import annotations
 from controlplane.resources.fine_tuning_jobs.newer_fields import (
     NOT_HELD,
     REFUSED,
-    SETTINGS,
     job_fields,
     training_fields,
 )
 from controlplane.resources.fine_tuning_jobs.tables import SUPERVISED_FINE_TUNING_JOBS, FineTuningJobRow
 from controlplane.resources.supervised_fine_tuning_jobs.schemas import SupervisedFineTuningJob
-from controlplane.rest.filters.fields import constant, integer, json_integer
+from controlplane.rest.filters.fields import constant
 from controlplane.rest.listing import Listing
 
 LISTING = Listing(
@@ -19,7 +18,6 @@ LISTING = Listing(
     fields={
         **job_fields(SUPERVISED_FINE_TUNING_JOBS),
         **training_fields(),
-        "accelerator_count": integer(json_integer(SETTINGS, "accelerator_count"), nullable=False),
         "nodes": constant(1),
     },
     refused={**REFUSED, "metrics_file_signed_url": NOT_HELD},

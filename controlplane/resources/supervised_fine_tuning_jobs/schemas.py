@@ -130,6 +130,5 @@ def job_message(row: FineTuningJobRow) -> SupervisedFineTuningJob:
     return SupervisedFineTuningJob(
         **shared_message(row),
         **training_message(row),
-        accelerator_count=row.settings.get("accelerator_count", 0),
         nodes=1,
     )

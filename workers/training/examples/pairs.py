@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,12 @@ SIDES = ("chosen", "rejected")
 _IDS = pa.list_(pa.int32())
 PAIR = {f"{side}_{part}": _IDS for side in SIDES for part in ("ids", "labels")}
 SCHEMA = pa.schema([*PAIR.items(), ("row", pa.int32())])
+EMPTY_PAIR = {
+    f"{side}_{part}": [0, 0] if part == "ids" else [IGNORED] * 2
+    for side in SIDES
+    for part in ("ids", "labels")
+}
+"""Two texts that train nothing."""
 PACK_SCHEMA = pa.schema([("pairs", pa.list_(pa.struct(list(PAIR.items()))))])
 
 
@@ -73,13 +79,17 @@ def _packs(pairs: Iterable[dict[str, Any]], tokens: int) -> Iterator[dict[str, l
 
 
 class PairCollator:
-    """Batches as trl's preference trainer reads them: all better answers, then all worse ones, padded."""
+    """Batches as trl's preference trainer reads them: all better answers, then all worse ones, padded.
+
+    Empty pairs are left out, but for one where there is no other.
+    """
 
     def __init__(self, pad_id: int) -> None:
         self._pad_id = pad_id
 
     def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
-        pairs = [pair for item in items for pair in item.get("pairs", [item])]
+        given = [pair for item in items for pair in item.get("pairs", [item])]
+        pairs = [pair for pair in given if not is_empty(pair)] or given[:1]
         ids = [pair[f"{side}_ids"] for side in SIDES for pair in pairs]
         labels = [pair[f"{side}_labels"] for side in SIDES for pair in pairs]
         return {
@@ -87,6 +97,10 @@ class PairCollator:
             "attention_mask": _padded([[1] * len(found) for found in ids], 0),
             "completion_mask": _padded([[int(label != IGNORED) for label in found] for found in labels], 0),
         }
+
+
+def is_empty(pair: Mapping[str, Any]) -> bool:
+    return bool(pair["chosen_labels"] == EMPTY_PAIR["chosen_labels"])
 
 
 def _padded(rows: list[list[int]], filling: int) -> torch.Tensor:

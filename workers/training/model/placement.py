@@ -98,12 +98,12 @@ def place_job(
 
 
 def shared_by(spec: JobSpec) -> list[int]:
-    """How many processes the job could ask for: they share its batches evenly, and pairs are not shared."""
+    """How many processes the job could ask for: they share its batches evenly."""
     a_micro_batch = max(1, spec.micro_batch_size)
     return [
         count
         for count in range(max(2, spec.processes), MOST_PROCESSES + 1)
-        if spec.batch_size % (count * a_micro_batch) == 0 and not spec.preference
+        if spec.batch_size % (count * a_micro_batch) == 0
     ]
 
 

@@ -16,7 +16,7 @@ import torch
 from trl import DPOConfig
 
 from workers.training.examples.held_out import held_out_of
-from workers.training.examples.pairs import PairCollator, pack_pairs, pair_up
+from workers.training.examples.pairs import EMPTY_PAIR, PairCollator, pack_pairs, pair_up
 from workers.training.inputs import Inputs
 from workers.training.job import Job
 from workers.training.objectives.objective import Examples, Objective, TrainerParts
@@ -25,6 +25,7 @@ from workers.training.objectives.supervised import data_of
 from workers.training.outcome.evaluate import Evaluation
 from workers.training.preflight.findings import refuse
 from workers.training.preflight.report import check_data
+from workers.training.running.together import with_an_empty_one
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ def make_trainer(parts: TrainerParts) -> Any:
     assert preference is not None
     orpo = preference.method == "orpo"
     still_dropout(parts.model)
+    train = parts.examples.train
+    empty = {**EMPTY_PAIR, "pairs": [EMPTY_PAIR]}
     trainer = (OrpoTrainer if orpo else PreferenceTrainer)(
         model=parts.model,
         args=DPOConfig(
@@ -66,7 +69,7 @@ def make_trainer(parts: TrainerParts) -> Any:
             disable_dropout=False,
         ),
         data_collator=PairCollator(parts.tokenizer.pad_token_id or parts.tokenizer.eos_token_id),
-        train_dataset=parts.examples.train,
+        train_dataset=train if parts.rank.is_alone else with_an_empty_one(train, empty),
         processing_class=parts.tokenizer,
         peft_config=parts.peft_config,
         callbacks=parts.callbacks,

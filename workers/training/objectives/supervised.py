@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from typing import Any
 
 from trl import SFTConfig, SFTTrainer
 
 from workers.training.examples.dataset import pack_examples
+from workers.training.examples.encoding import IGNORED
 from workers.training.examples.held_out import held_out_of
 from workers.training.examples.reading import reading_of
 from workers.training.examples.tokenizer import stop_token_ids
@@ -25,9 +25,12 @@ from workers.training.outcome.exact_match import (
 )
 from workers.training.preflight.findings import refuse
 from workers.training.preflight.report import Data, check_data
-from workers.training.running.together import EvenSampler, with_an_empty_one
+from workers.training.running.together import even_sampler, with_an_empty_one
 
 log = logging.getLogger(__name__)
+
+EMPTY = {"input_ids": [0], "labels": [IGNORED], "seq_lengths": [1]}
+"""An example that trains nothing."""
 
 
 def prepare_examples(job: Job, inputs: Inputs, tokenizer: Any) -> Examples:
@@ -67,14 +70,8 @@ class SupervisedTrainer(SFTTrainer):
         return self._flops_of_a_token * tokens
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        if self.args.world_size == 1:
-            return super()._get_train_sampler(train_dataset)
-        examples = len(self.train_dataset) - 1
-        rows_at_once = self.args.per_device_train_batch_size * self.args.world_size
-        steps = math.ceil(examples / (rows_at_once * self.args.gradient_accumulation_steps))
-        return EvenSampler(
-            examples, rows_at_once, self.args.data_seed, lambda: int(self.state.global_step // steps)
-        )
+        alone = self.args.world_size == 1
+        return super()._get_train_sampler(train_dataset) if alone else even_sampler(self)
 
 
 def make_trainer(parts: TrainerParts) -> Any:
@@ -90,7 +87,7 @@ def make_trainer(parts: TrainerParts) -> Any:
             padding_free=bool(parts.job.spec.batch_tokens),
             dataset_kwargs={"skip_prepare_dataset": True},
         ),
-        train_dataset=train if parts.rank.is_alone else with_an_empty_one(train),
+        train_dataset=train if parts.rank.is_alone else with_an_empty_one(train, EMPTY),
         processing_class=parts.tokenizer,
         peft_config=parts.peft_config,
         callbacks=parts.callbacks,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -14,7 +16,6 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback
 
 from workers.training.errors import Interrupted
-from workers.training.examples.encoding import IGNORED
 from workers.training.running.ranks import Rank
 from workers.training.running.stop import StopRequest
 
@@ -49,6 +50,18 @@ def from_first(rank: Rank, work: Callable[[], T]) -> T:
     dist.broadcast_object_list(told, src=0)
     found: T = told[0]
     return found
+
+
+def sum_of_ranks(numbers: Mapping[str, float]) -> Counter[str]:
+    """By name; every rank has the sums."""
+    told: list[Any] = [dict(numbers)]
+    if dist.is_initialized():
+        told *= dist.get_world_size()
+        dist.all_gather_object(told, dict(numbers))
+    sums = Counter[str]()
+    for numbers_of_one in told:
+        sums.update(numbers_of_one)
+    return sums
 
 
 class StopOfAll:
@@ -114,11 +127,19 @@ class EvenSampler(Sampler[int]):
         return self._examples + self._empty
 
 
-def with_an_empty_one(examples: Any) -> Any:
-    """The examples and one more, of which nothing is trained."""
+def even_sampler(trainer: Any) -> EvenSampler:
+    """Of a trainer of several ranks, whose dataset ends with the empty example (`with_an_empty_one`)."""
+    arguments, examples = trainer.args, len(trainer.train_dataset) - 1
+    rows_at_once = arguments.per_device_train_batch_size * arguments.world_size
+    steps = math.ceil(examples / (rows_at_once * arguments.gradient_accumulation_steps))
+    return EvenSampler(
+        examples, rows_at_once, arguments.data_seed, lambda: int(trainer.state.global_step // steps)
+    )
+
+
+def with_an_empty_one(examples: Any, empty: Mapping[str, Any]) -> Any:
+    """The examples and one more, of which nothing is trained. What is not given of it is 0."""
     from datasets import Dataset, concatenate_datasets
 
-    row = {name: [0] for name in examples.column_names} | {"input_ids": [[0]], "labels": [[IGNORED]]}
-    if "seq_lengths" in row:
-        row["seq_lengths"] = [[1]]
+    row = {name: [empty.get(name, 0)] for name in examples.column_names}
     return concatenate_datasets([examples, Dataset.from_dict(row, features=examples.features)])
