@@ -83,7 +83,10 @@ Messages of users and results of tools may hold parts of the type `image_url`, f
 and `input_audio` (`data` in base64, `format` `wav` or `mp3`), for models that take audio; both are read from
 the model's architecture. An image is given in the request, as `data:…;base64,…`, or as a URL, which the
 gateway fetches before an engine is asked: from public addresses only, after redirects as well. The engine
-gets bytes whose type was read from them. `detail` is a hint. `video_url` is refused.
+gets bytes whose type was read from them. `detail` is a hint. `video_url` is refused. A sound may have any
+rate of samples, and lasts ten minutes at most; one that is damaged is refused. On a CPU most families of
+models that take images do not start: they need torchvision, of which there is no build for it among Python's
+packages.
 """)
 
 NAMES = prose("""

