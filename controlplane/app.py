@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
@@ -23,6 +25,7 @@ from controlplane.observability.logs import set_up_logs
 from controlplane.observability.metrics import PoolUse
 from controlplane.observability.port import open_port
 from controlplane.observability.traces import start_tracing
+from controlplane.resources.deployments.autoscaling import SHORTEST_WINDOW_TO_ZERO
 from controlplane.resources.routers import ROUTERS
 from controlplane.rest.body_limit import BodyLimit
 from controlplane.rest.docs_page import router as docs_page
@@ -83,9 +86,7 @@ class ControlPlane(FastAPI):
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
-    database = AsyncDatabase(
-        settings.database_url, settings.database_pool_size, {NODE_POOLS: settings.node_pools}
-    )
+    database = AsyncDatabase(settings.database_url, settings.database_pool_size, platform_info(settings))
     app.state.context = Context(settings, database, ObjectStore.from_settings(settings), Issuers(settings))
     loop, numbers = asyncio.get_running_loop(), app.state.numbers
     numbers.pool = PoolUse("api", database.engine, 2 * settings.database_pool_size)
@@ -100,6 +101,14 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(port.close)
     await database.close()
     await asyncio.to_thread(app.state.tracing.close)
+
+
+def platform_info(settings: Settings) -> dict[str, Any]:
+    """What services know of the platform through any session."""
+    return {
+        NODE_POOLS: settings.node_pools,
+        SHORTEST_WINDOW_TO_ZERO: timedelta(seconds=settings.shortest_window_to_zero_seconds),
+    }
 
 
 async def _nothing_missing() -> list[str]:

@@ -141,6 +141,8 @@ class Settings(BaseSettings):
     """How long stored responses are kept."""
     unused_deployment_days: int = Field(default=7, ge=0, le=36500)
     """After so long at zero without a request a deployment is deleted; 0 keeps it."""
+    shortest_window_to_zero_seconds: float = Field(default=300.0, ge=1, le=3600)
+    """The shortest `scaleToZeroWindow` that a deployment may have."""
     verdict_wait_seconds: float = Field(default=30.0, ge=0, le=600)
     """How long an upload's request waits for the worker's verdict before it answers."""
     replica_host: str = "127.0.0.1"

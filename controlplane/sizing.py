@@ -19,7 +19,7 @@ RESERVE_GIB = 1.5
 """On each GPU: activations, the CUDA context and what communication takes."""
 CPU_RESERVE_GIB = 3
 """Of an engine on the CPU, beside weights and KV cache: vLLM itself."""
-WEIGHT_FACTOR = {"FP8": 0.5, "FP8_MM": 0.5, "NF4": 0.28}
+WEIGHT_FACTOR = {"FP8": 0.5, "FP8_MM": 0.5}
 """Of 16-bit weights, where the engine quantises them while it reads them."""
 KV_BYTES = {"FP8_KV": 1}
 """Of one number of the KV cache; 2 unless the precision says so."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.controlplane.test_deployments import PATH, create, refusal
+from tests.controlplane.test_deployments import PATH, change, create, refusal
 
 SCHEDULE = {
     "minReplicaCount": 1,
@@ -20,6 +20,13 @@ POLICY = {
     "scalingSchedules": {"office": SCHEDULE},
 }
 SHOWN = {**POLICY, "scalingSchedules": {"office": {**SCHEDULE, "description": "", "disabled": False}}}
+
+
+@pytest.fixture
+def settings(settings, request):
+    """A test may ask for the shortest window to zero that it is about."""
+    shortest = getattr(request, "param", settings.shortest_window_to_zero_seconds)
+    return settings.model_copy(update={"shortest_window_to_zero_seconds": shortest})
 
 
 async def test_a_policy_is_kept_and_shown(api, base):
@@ -54,6 +61,7 @@ REFUSED = [
     ({"scaleDownWindow": "2h"}, 'must be a duration in seconds such as "600s"'),
     ({"scaleToZeroWindow": "299s"}, "scaleToZeroWindow: must be from 300s to"),
     ({"scaleToZeroWindow": "0s"}, "scaleToZeroWindow: must be from 300s to"),
+    ({"scaleToZeroWindow": "31536001s"}, "scaleToZeroWindow: must be from 300s to 31536000s"),
     ({"loadTargets": {"default": 0}}, "default must be more than 0"),
     ({"loadTargets": {"defualt": 1}}, "'defualt' is none of default, concurrent_requests"),
     ({"loadTargets": {"default": "high"}}, "loadTargets"),
@@ -85,3 +93,22 @@ async def test_lowering_the_maximum_below_a_schedule_is_refused(api, base):
     await create(api, "d", maxReplicaCount=3, autoscalingPolicy={"scalingSchedules": {"s": more}})
     answer = await api.patch(f"{PATH}/d", json={"maxReplicaCount": 2})
     assert "minReplicaCount 3 is more than maxReplicaCount 2" in refusal(answer)[2]
+
+
+async def test_a_window_that_was_allowed_once_stays_until_another_one_is_wanted(api, db, base):
+    await create(api, "d")
+    change(db, autoscaling_policy={"scale_to_zero_window": "5s"})
+    renamed = await api.patch(f"{PATH}/d", json={"displayName": "Mine"})
+    assert renamed.json()["autoscalingPolicy"]["scaleToZeroWindow"] == "5s"
+    faster = {"autoscalingPolicy": {"scaleUpWindow": "0s", "scaleToZeroWindow": "5s"}}
+    assert (await api.patch(f"{PATH}/d", json=faster)).status_code == 200
+    shorter = {"autoscalingPolicy": {"scaleToZeroWindow": "4s"}}
+    assert "must be from 300s" in refusal(await api.patch(f"{PATH}/d", json=shorter))[2]
+
+
+@pytest.mark.parametrize("settings", [2.5], indirect=True)
+async def test_an_operator_may_allow_shorter_windows(api, base):
+    made = await create(api, autoscalingPolicy={"scaleToZeroWindow": "2.500s"})
+    assert made.json()["autoscalingPolicy"]["scaleToZeroWindow"] == "2.5s"
+    refused = await create(api, "e", autoscalingPolicy={"scaleToZeroWindow": "2s"})
+    assert "scaleToZeroWindow: must be from 2.5s to" in refusal(refused)[2]

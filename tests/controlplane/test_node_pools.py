@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from controlplane.config import Settings, load_settings
 from controlplane.db import Database
 from controlplane.node_pools import NodePools
-from controlplane.resources.tables import ModelRow
+from controlplane.resources.deployments.planned import leaves_open, planned_accelerators
+from controlplane.resources.tables import DeploymentRow, ModelRow
 
 SEVENTY_BILLION = {
     "num_hidden_layers": 80,
@@ -145,10 +146,41 @@ async def test_a_deployment_that_leaves_its_gpus_open_counts_as_what_the_planner
     assert (await api.get(f"{P}/quotas/h100-count")).json()["usage"] == 4
 
 
+@pytest.mark.parametrize(
+    ("kind", "count", "held"),
+    [
+        ("NVIDIA_H100_80GB", 3, 3),
+        # Of a pool that was there when the deployment was made.
+        ("AMD_MI300X_192GB", 2, 2),
+        ("AMD_MI300X_192GB", 0, 1),
+        # The first pool has none.
+        ("ACCELERATOR_TYPE_UNSPECIFIED", 0, 0),
+    ],
+)
+def test_how_many_gpus_are_held_depends_on_the_model_only_where_it_is_left_open(
+    kind: str, count: int, held: int
+) -> None:
+    pools = NodePools.model_validate({**GOOD, "pools": [{"name": "cpu"}, H100]})
+    row = DeploymentRow(accelerator_type=kind, accelerator_count=count)
+    assert not leaves_open(row, pools)
+    assert planned_accelerators(row, None, pools) == held
+    assert leaves_open(DeploymentRow(accelerator_type="NVIDIA_H100_80GB", accelerator_count=0), pools)
+
+
 async def test_on_a_cluster_the_kind_of_the_first_pool_counts_for_who_names_none(api: Any, base: Any) -> None:
     taken = await api.post(f"{P}/deployments?deploymentId=open", json={"baseModel": base.name})
     assert taken.status_code == 200
     assert (await api.get(f"{P}/quotas/gpu-count")).json()["usage"] == 1
+
+
+async def test_on_gpus_weights_or_the_cache_may_be_of_eight_bits(api: Any, base: Any) -> None:
+    async def create(precision: str) -> Any:
+        return await api.post(f"{P}/deployments", json={"baseModel": base.name, "precision": precision})
+
+    for precision in ("FP8", "FP8_MM", "FP8_KV"):
+        assert (await create(precision)).json()["precision"] == precision
+    refused = await create("NF4")
+    assert "precision NF4 is not served; use BF16, FP16, FP8, FP8_MM or FP8_KV" in refused.json()["message"]
 
 
 async def test_deployments_ask_for_what_the_clusters_pools_have_and_not_this_machine(

@@ -17,11 +17,12 @@ from typing import Any, Protocol
 
 import httpx
 
-from tests.e2e.conftest import QUICKSTART, Platform, wait_until
+from tests.e2e.conftest import IDLE_SECONDS, QUICKSTART, Platform, wait_until
 from tests.runtimes.test_engine import make_adapter
 
 DEPLOYMENT, BASE, ADDON = "acceptance", "acceptance-base", "acceptance-addon"
 MOST = 2
+SHORT_CONTEXT = 512
 CALLERS = 6
 QUESTION = [{"role": "user", "content": "Where is my parcel?"}]
 LONG_ANSWER = {"max_tokens": 200, "stream": True, "ignore_eos": True}
@@ -32,6 +33,15 @@ class Observer(Protocol):
 
     def replicas(self) -> set[str]:
         """What each replica that serves is called there."""
+
+    def wanted(self) -> int:
+        """How many replicas are to be there."""
+
+    def is_at_zero(self) -> bool:
+        """None is wanted, and nothing of one is left."""
+
+    def context_lengths(self) -> set[int | None]:
+        """What the engines that serve were started for."""
 
     def remains(self) -> list[str]:
         """Everything that there is of the deployment."""
@@ -50,7 +60,8 @@ class Acceptance:
         """All steps; returns the seconds from the request that woke the deployment to its first token."""
         self.create()
         self.scale_up_and_down_with_the_load()
-        woken = self.go_to_zero_and_wake()
+        self.go_to_zero_when_nobody_asks()
+        woken = self.wake()
         self.update_under_a_running_answer()
         self.serve_an_addon()
         self.delete()
@@ -71,28 +82,41 @@ class Acceptance:
         with self.load():
             wait_until(lambda: len(self.observer.replicas()) == MOST)
             wait_until(lambda: self.ready_count() == MOST)
+            assert self.observer.wanted() == MOST
         wait_until(lambda: len(self.observer.replicas()) == 1)
 
-    def go_to_zero_and_wake(self) -> float:
-        # By hand: nobody waits here for five minutes without a request, the shortest window that there is.
-        self.platform.firectl("scale", "deployment", DEPLOYMENT, "--replica-count", "0")
-        wait_until(lambda: not self.observer.replicas())
+    def go_to_zero_when_nobody_asks(self) -> None:
+        asked = time.monotonic()
+        self.require_answer()
+        self.set_window_to_zero(f"{IDLE_SECONDS}s")
+        wait_until(self.observer.is_at_zero)
+        assert time.monotonic() - asked >= IDLE_SECONDS
+        log = (self.platform.data_dir / "logs" / "worker.log").read_text()
+        assert f"deployments/{DEPLOYMENT}: from 1 replicas to 0: idle" in log
+        # What follows has pauses of its own.
+        self.set_window_to_zero("5m")
+
+    def set_window_to_zero(self, window: str) -> None:
+        self.platform.firectl("update", "deployment", DEPLOYMENT, "--scale-to-zero-window", window)
+
+    def wake(self) -> float:
         began = time.monotonic()
         refused = self.ask(BASE, headers={"x-wait-for-replica": "0"})
         assert refused.json()["error"]["code"] == "DEPLOYMENT_SCALING_UP", refused.text
         first = next(self.words())
         woken = time.monotonic() - began
         assert first
-        assert len(wait_until(self.observer.replicas)) == 1
+        assert len(wait_until(self.observer.replicas)) == self.observer.wanted() == 1
         return woken
 
     def update_under_a_running_answer(self) -> None:
         before = self.observer.replicas()
         answer = self.words()
         assert next(answer)
-        self.platform.firectl("update", "deployment", DEPLOYMENT, "--max-context-length", "512")
+        self.platform.firectl("update", "deployment", DEPLOYMENT, "--max-context-length", str(SHORT_CONTEXT))
         assert sum(1 for _ in answer) > 1
         wait_until(lambda: self.serving_anew(before))
+        assert self.observer.context_lengths() == {SHORT_CONTEXT}
         self.require_answer()
 
     def serve_an_addon(self) -> None:
@@ -100,7 +124,9 @@ class Acceptance:
         base = f"accounts/{self.platform.account}/models/{BASE}"
         firectl = self.platform.firectl
         firectl("create", "model", ADDON, str(self.folder / "adapter"), "--base-model", base)
+        before = self.observer.replicas()
         firectl("deploy", ADDON, "--deployment-id", DEPLOYMENT, "--wait")
+        assert self.observer.replicas() == before  # it comes to engines that run
         said = [self.ask(model).json()["choices"][0]["message"]["content"] for model in (BASE, ADDON)]
         assert said[0] != said[1]
 

@@ -20,6 +20,9 @@ BIN = Path(sys.executable).parent
 QUICKSTART = ROOT / "quickstart"
 READY_SECONDS = 120
 STOP_SECONDS = 40
+IDLE_SECONDS = 5
+"""The shortest window to zero here: nobody waits five minutes for a deployment to be idle."""
+SETTINGS = {"HEARTH_SHORTEST_WINDOW_TO_ZERO_SECONDS": str(IDLE_SECONDS)}
 
 
 class Platform:
@@ -27,7 +30,7 @@ class Platform:
 
     def __init__(self, data_dir: Path, settings: Mapping[str, str] | None = None) -> None:
         self.data_dir = data_dir
-        self.settings = dict(settings or {})
+        self.settings = {**SETTINGS, **(settings or {})}
         self.env: dict[str, str] = {}
         self.process: subprocess.Popen[str] | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -24,6 +25,15 @@ class Node:
     def replicas(self) -> set[str]:
         return {name for name in self._known() - self._others if self._answers(name)}
 
+    def wanted(self) -> int:
+        return len(self.remains())
+
+    def is_at_zero(self) -> bool:
+        return not self.remains()
+
+    def context_lengths(self) -> set[int | None]:
+        return {self._spec(name)["max_model_len"] for name in self.replicas()}
+
     def remains(self) -> list[str]:
         return sorted(self._known() - self._others)
 
@@ -34,9 +44,12 @@ class Node:
     def _known(self) -> set[str]:
         return {folder.name for folder in self._folder.glob("*")}
 
+    def _spec(self, name: str) -> Any:
+        return json.loads((self._folder / name / "SPEC.json").read_text())["replica"]
+
     def _answers(self, name: str) -> bool:
         try:
-            replica = json.loads((self._folder / name / "SPEC.json").read_text())["replica"]
+            replica = self._spec(name)
             url = f"http://{replica['host']}:{replica['port']}/health"
             return httpx.get(url, timeout=5, trust_env=False).status_code == 200
         except (OSError, httpx.HTTPError):

@@ -31,20 +31,31 @@ class Cluster:
             pod["metadata"]["name"] for pod in self._kubectl.get("pods", self._namespace) if is_ready(pod)
         }
 
+    def wanted(self) -> int:
+        return int(self._deployment()["spec"]["replicas"])
+
+    def is_at_zero(self) -> bool:
+        return self.wanted() == 0 and not self._kubectl.get("pods", self._namespace)
+
+    def context_lengths(self) -> set[int | None]:
+        pods = [pod for pod in self._kubectl.get("pods", self._namespace) if is_ready(pod)]
+        specs = [json.loads(pod["metadata"]["annotations"]["hearth.dev/engine"]) for pod in pods]
+        return {spec["replica"]["max_model_len"] for spec in specs}
+
     def remains(self) -> list[str]:
         found = self._kubectl.get(KINDS, self._namespace)
         return sorted(each["kind"] for each in found if each["metadata"]["name"] != "default")
 
     def check_as_created(self) -> None:
         assert sorted(set(self.remains())) == OBJECTS
-        (found,) = self._kubectl.get("deployments", self._namespace)
+        found = self._deployment()
         assert found["metadata"]["annotations"]["hearth.dev/name"].endswith(f"/deployments/{DEPLOYMENT}")
         assert found["spec"]["replicas"] == 1
-        wait_until(lambda: self._ready_in_the_deployments_status() == 1)
+        wait_until(lambda: self._deployment()["status"].get("readyReplicas") == 1)
 
-    def _ready_in_the_deployments_status(self) -> int:
+    def _deployment(self) -> Any:
         (found,) = self._kubectl.get("deployments", self._namespace)
-        return int(found["status"].get("readyReplicas") or 0)
+        return found
 
 
 def is_ready(pod: dict[str, Any]) -> bool:

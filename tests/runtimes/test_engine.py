@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import pytest
@@ -31,6 +31,7 @@ from workers.runtimes.base import (
     ReplicaSpec,
 )
 from workers.runtimes.local import LocalRuntime
+from workers.runtimes.vllm import GPU_ONLY_PRECISIONS, PRECISION_FLAGS
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -272,6 +273,15 @@ def test_stop_leaves_no_process(world: World, served: ReplicaSpec, alive: Alive)
 
 def test_the_list_of_architectures_is_the_engines_own() -> None:
     assert json.loads(FILE.read_text()) == read_registry()
+
+
+def test_the_precisions_flags_are_ones_that_the_engine_follows() -> None:
+    from vllm.config.cache import CacheDType
+    from vllm.config.quantization import ONLINE_QUANT_SHORTHAND_NAMES
+
+    known = {"--quantization": ONLINE_QUANT_SHORTHAND_NAMES, "--kv-cache-dtype": get_args(CacheDType)}
+    flags = [PRECISION_FLAGS[precision] for precision in GPU_ONLY_PRECISIONS]
+    assert [value for name, value in flags if value not in known[name]] == []
 
 
 def make_model(folder: Path) -> None:

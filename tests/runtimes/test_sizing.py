@@ -34,7 +34,6 @@ ROWS = [
     (EIGHT, 0, "FP8_KV", 8192 * 55, 1),  # half of the cache
     (SEVENTY, 0, "", 8192, 4),  # 140 + 2.5 GiB are just more than two have
     (SEVENTY, 0, "FP8", 8192, 2),
-    (SEVENTY, 0, "NF4", 8192, 1),
     (ODD, 0, "FP8", 8192, 2),
 ]
 

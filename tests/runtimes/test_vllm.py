@@ -9,9 +9,17 @@ from pathlib import Path
 import pytest
 
 from controlplane.checks.architectures import EMBED, SCORE, architectures, embedding_architectures
+from controlplane.resources.deployments.engine import SERVED_ON_GPUS, SERVED_PRECISIONS
 from workers.runtimes.base import ModelFile, ModelSource, ReplicaSpec
 from workers.runtimes.engine_failure import ERROR_MARK, ended_by_signal, failure_reason
-from workers.runtimes.vllm import ENGINE_SPEC, EngineSpec, UnsupportedPrecision, engine_command
+from workers.runtimes.vllm import (
+    ENGINE_SPEC,
+    GPU_ONLY_PRECISIONS,
+    PRECISION_FLAGS,
+    EngineSpec,
+    UnsupportedPrecision,
+    engine_command,
+)
 
 REPLICA = ReplicaSpec(
     replica_uid="aa",
@@ -113,7 +121,8 @@ def test_precisions_become_flags_or_a_refusal() -> None:
 
     assert at("FP16", ON_CPU) == at("PRECISION_UNSPECIFIED", ON_CPU)
     assert value(at("BF16", ON_CPU), "--dtype") == "bfloat16"
-    assert value(at("FP8", ON_GPU), "--quantization") == "fp8"
+    assert value(at("FP8", ON_GPU), "--quantization") == "fp8_per_tensor"
+    assert value(at("FP8_KV", ON_GPU), "--kv-cache-dtype") == "fp8"
     with pytest.raises(UnsupportedPrecision, match="FP8 needs a GPU"):
         at("FP8", ON_CPU)
     with pytest.raises(UnsupportedPrecision, match="FP4_MX_MOE"):
@@ -248,6 +257,11 @@ def test_validation_knows_what_the_engine_serves() -> None:
     pooling = embedding_architectures()
     assert {pooling[name].task for name in ("BertModel", "LlamaForCausalLM", "Qwen3ForCausalLM")} == {EMBED}
     assert pooling["BertForSequenceClassification"].task == SCORE
+
+
+def test_what_may_be_asked_for_is_what_the_engine_has_flags_for() -> None:
+    assert {*SERVED_PRECISIONS, *SERVED_ON_GPUS} == PRECISION_FLAGS.keys() - {""}
+    assert set(SERVED_ON_GPUS) == GPU_ONLY_PRECISIONS
 
 
 @pytest.mark.parametrize("task", [EMBED, SCORE])

@@ -31,12 +31,11 @@ PRECISION_FLAGS: dict[str, tuple[str, ...]] = {
     # The API's word for 16 bits; the engine keeps the kind that the weights have.
     "FP16": (),
     "BF16": ("--dtype", "bfloat16"),
-    "FP8": ("--quantization", "fp8"),
-    "FP8_MM": ("--quantization", "fp8"),
+    "FP8": ("--quantization", "fp8_per_tensor"),
+    "FP8_MM": ("--quantization", "fp8_per_tensor"),
     "FP8_KV": ("--kv-cache-dtype", "fp8"),
-    "NF4": ("--quantization", "bitsandbytes"),
 }
-GPU_ONLY_PRECISIONS = frozenset({"FP8", "FP8_MM", "FP8_KV", "NF4"})
+GPU_ONLY_PRECISIONS = frozenset({"FP8", "FP8_MM", "FP8_KV"})
 
 
 TASK_FLAGS: dict[str, tuple[str, ...]] = {

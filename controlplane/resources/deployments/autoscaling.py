@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, Field, field_validator
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.db import now
 from controlplane.errors import invalid
@@ -27,7 +28,8 @@ DEFAULT_SCALE_UP_WINDOW = timedelta(seconds=30)
 DEFAULT_SCALE_DOWN_WINDOW = timedelta(minutes=10)
 DEFAULT_SCALE_TO_ZERO_WINDOW = timedelta(hours=1)
 LONGEST_WINDOW = timedelta(hours=1)
-SHORTEST_WINDOW_TO_ZERO = timedelta(minutes=5)
+SHORTEST_WINDOW_TO_ZERO = "shortest window to zero"
+"""In a session's `info`: what the platform has at least of it."""
 LONGEST_WINDOW_TO_ZERO = timedelta(days=365)
 MAX_SCHEDULES = 5
 SHORTEST_SCHEDULE = timedelta(minutes=5)
@@ -47,7 +49,6 @@ class Within:
 
 
 Window = Annotated[Duration, AfterValidator(Within(timedelta(0), LONGEST_WINDOW))]
-WindowToZero = Annotated[Duration, AfterValidator(Within(SHORTEST_WINDOW_TO_ZERO, LONGEST_WINDOW_TO_ZERO))]
 
 
 class ScalingSchedule(ApiModel):
@@ -102,9 +103,10 @@ class AutoscalingPolicy(ApiModel):
     scale_down_window: Window | None = Field(
         default=None, description="How long it has to be below before replicas are taken away."
     )
-    scale_to_zero_window: WindowToZero | None = Field(
+    scale_to_zero_window: Duration | None = Field(
         default=None,
-        description="How long without a request before there are none; only with minReplicaCount 0.",
+        description="How long without a request before there are none; only with minReplicaCount 0. At "
+        "least 300s, unless the platform is set up for less.",
     )
     load_targets: dict[str, float] = Field(
         default_factory=dict,
@@ -142,3 +144,20 @@ def refuse_schedules_above(policy: AutoscalingPolicy | None, most: int) -> None:
         if schedule.min_replica_count > most:
             field = f"autoscalingPolicy.scalingSchedules.{name}.minReplicaCount"
             raise invalid(f"{field} {schedule.min_replica_count} is more than maxReplicaCount {most}", field)
+
+
+def refuse_window_to_zero(
+    session: AsyncSession, policy: AutoscalingPolicy | None, before: AutoscalingPolicy | None = None
+) -> None:
+    """400 for a window shorter than the platform's shortest, or longer than a year.
+
+    One that was there `before` may stay: the platform's bound may have been raised above it since.
+    """
+    window = policy.scale_to_zero_window if policy else None
+    if window is None or (before and window == before.scale_to_zero_window):
+        return
+    field = "autoscalingPolicy.scaleToZeroWindow"
+    try:
+        Within(session.info[SHORTEST_WINDOW_TO_ZERO], LONGEST_WINDOW_TO_ZERO)(window)
+    except ValueError as error:
+        raise invalid(f"{field}: {error}", field) from None

@@ -149,7 +149,7 @@ async def scale_deployment(
     deployment_id: str,
     body: Annotated[ScaleDeploymentRequest, Body()],
 ) -> Response:
-    """Within minReplicaCount and maxReplicaCount. It stays there: nothing scales by itself yet."""
+    """Within minReplicaCount and maxReplicaCount. The autoscaler goes on from there."""
     async with ctx.work(caller) as work:
         name = ResourceName(account_id, "deployments", deployment_id)
         row = await service.scale_deployment(work.session, name, body.replica_count)

@@ -18,6 +18,8 @@ from controlplane.resources.deployments.accelerators import (
 from controlplane.resources.tables import ModelRow
 
 SERVED_PRECISIONS = ("PRECISION_UNSPECIFIED", "FP16", "BF16")
+SERVED_ON_GPUS = ("FP8", "FP8_MM", "FP8_KV")
+"""In eight bits are the weights, which the engine quantises as it reads them, or the KV cache."""
 
 
 class Settings(Protocol):
@@ -60,10 +62,11 @@ def check_engine(session: AsyncSession, settings: Settings, base: ModelRow) -> N
     kind, count, pools = settings.accelerator_type, settings.accelerator_count, session.info.get(NODE_POOLS)
     if pools is not None:
         check_pools(kind, count, pools)
+        check_precision(settings.precision, on_gpus=pools.has_gpus(kind))
     else:
-        check_accelerators(kind, count, local_devices() if wants_accelerators(settings) else [])
-    if settings.precision not in SERVED_PRECISIONS:
-        raise invalid(f"precision {settings.precision} is not supported yet; use BF16 or FP16", "precision")
+        devices = local_devices()
+        check_accelerators(kind, count, devices)
+        check_precision(settings.precision, on_gpus=bool(devices))
     longest = base.context_length or base.facts.get("context_length") or settings.max_context_length
     if settings.max_context_length > longest:
         raise invalid(
@@ -74,5 +77,10 @@ def check_engine(session: AsyncSession, settings: Settings, base: ModelRow) -> N
         raise invalid(f"the engine serves no addons on {base.name}", "enableAddons")
 
 
-def wants_accelerators(settings: Settings) -> bool:
-    return settings.accelerator_count > 0 or settings.accelerator_type != UNSPECIFIED
+def check_precision(precision: str, *, on_gpus: bool) -> None:
+    if precision in SERVED_PRECISIONS or (on_gpus and precision in SERVED_ON_GPUS):
+        return
+    why = "needs a GPU, and models run on the CPU here" if precision in SERVED_ON_GPUS else "is not served"
+    eight_bits: tuple[str, ...] = SERVED_ON_GPUS if on_gpus else ()
+    *usable, last = "BF16", "FP16", *eight_bits
+    raise invalid(f"precision {precision} {why}; use {', '.join(usable)} or {last}", "precision")

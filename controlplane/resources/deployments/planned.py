@@ -3,31 +3,64 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any, Protocol
 
 from controlplane.node_pools import NodePools
 from controlplane.resources.deployments.accelerators import UNSPECIFIED
-from controlplane.resources.deployments.tables import DeploymentRow
-from controlplane.resources.models.tables import ModelRow
 from controlplane.sizing import DoesNotFit, ModelSizes, first_fit, size_pod
 
 
-def planned_accelerators(row: DeploymentRow, base: ModelRow, pools: NodePools) -> int:
-    """What the planner would choose now. What fits nowhere counts as what it asks for."""
+class Asking(Protocol):
+    """What counts of a deployment: its row has it."""
+
+    @property
+    def accelerator_type(self) -> str: ...
+    @property
+    def accelerator_count(self) -> int: ...
+    @property
+    def precision(self) -> str: ...
+    @property
+    def max_context_length(self) -> int: ...
+    @property
+    def disable_deployment_size_validation(self) -> bool: ...
+
+
+class Sized(Protocol):
+    """What counts of its base model."""
+
+    @property
+    def files(self) -> dict[str, Any]: ...
+    @property
+    def facts(self) -> dict[str, Any]: ...
+    @property
+    def context_length(self) -> int: ...
+
+
+def leaves_open(row: Asking, pools: NodePools) -> bool:
+    """Whether it depends on the model how many there are."""
+    return not row.accelerator_count and pools.has_gpus(row.accelerator_type or UNSPECIFIED)
+
+
+def planned_accelerators(row: Asking, base: Sized | None, pools: NodePools) -> int:
+    """What the planner would choose now; what fits nowhere counts as one.
+
+    `base` may be missing where the deployment leaves nothing open.
+    """
     possible = pools.pools_for(row.accelerator_type or UNSPECIFIED)
-    asked = row.accelerator_count or 0
+    if base is None or not leaves_open(row, pools):
+        on_cpu = bool(possible) and possible[0].on_cpu
+        return 0 if on_cpu else row.accelerator_count or 1
     weights = sum(int(file["size"]) for file in (base.files or {}).values())
     size = partial(
         size_pod,
         ModelSizes.of(weights, base.facts.get("config") or {}),
-        accelerators=asked,
+        accelerators=0,
         precision=row.precision or "",
         tokens=row.max_context_length or base.context_length or 0,
         kv_cache_gib=0,
         check=not row.disable_deployment_size_validation,
     )
-    if not possible:
-        return asked or 1
     try:
         return first_fit(possible, size)[1].accelerators
     except DoesNotFit:
-        return asked or 1
+        return 1

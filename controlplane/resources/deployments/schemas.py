@@ -146,7 +146,9 @@ class Deployment(ApiModel):
     )
     auto_tune: AutoTune | None = None
     disable_deployment_size_validation: bool = Field(
-        default=False, description="Has no effect: the size of a deployment is not validated."
+        default=False,
+        description="On a cluster acceleratorCount is believed even if the model cannot fit; on one machine "
+        "it has no effect, as sizes are not validated there.",
     )
     enable_hot_load: bool = False
     hot_load_bucket_type: BucketType = "BUCKET_TYPE_UNSPECIFIED"

@@ -22,7 +22,11 @@ from controlplane.resources.deployment_shapes.choice import (
     settings_of,
     stated,
 )
-from controlplane.resources.deployments.autoscaling import AutoscalingPolicy, refuse_schedules_above
+from controlplane.resources.deployments.autoscaling import (
+    AutoscalingPolicy,
+    refuse_schedules_above,
+    refuse_window_to_zero,
+)
 from controlplane.resources.deployments.engine import (
     LEFT_OPEN,
     OF_THE_ENGINE,
@@ -76,6 +80,7 @@ async def create_deployment(
         **await chosen_settings(session, caller, base, given, rules),
     )
     set_replica_limits(row, given.get("min_replica_count", 0), given.get("max_replica_count"))
+    refuse_window_to_zero(session, given.get("autoscaling_policy"))
     set_policy(row, given.get("autoscaling_policy"))
     row.desired_replica_count = initial_replicas(row)
     row.state, row.status_message = CREATING, WAITING
@@ -177,7 +182,10 @@ async def update_deployment(
         change_limits(row, changed)
         await allow_growth(session, row, base, held)
         begin_anew(row)
-    set_policy(row, changed.get("autoscaling_policy", AutoscalingPolicy.of(row.autoscaling_policy)))
+    before = AutoscalingPolicy.of(row.autoscaling_policy)
+    policy = changed.get("autoscaling_policy", before)
+    refuse_window_to_zero(session, policy, before)
+    set_policy(row, policy)
     await session.flush()
     return row, base
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Select, bindparam, func, select
+from sqlalchemy import ColumnElement, Select, bindparam, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.db import now
@@ -16,7 +17,7 @@ from controlplane.resources.datasets.tables import DatasetRow
 from controlplane.resources.deployed_models.states import UNDEPLOYING
 from controlplane.resources.deployed_models.tables import DeployedModelRow
 from controlplane.resources.deployments.accelerators import UNSPECIFIED, local_devices
-from controlplane.resources.deployments.planned import planned_accelerators
+from controlplane.resources.deployments.planned import Asking, leaves_open, planned_accelerators
 from controlplane.resources.deployments.states import LEAVING
 from controlplane.resources.deployments.tables import DeploymentRow
 from controlplane.resources.models.tables import ModelRow
@@ -31,6 +32,17 @@ from controlplane.resources.quotas.spend import refuse_overspent
 from controlplane.resources.reservations.service import active_between, reserved_at
 
 INSTANT = timedelta(microseconds=1)
+HOLDING = (
+    DeploymentRow.id,
+    DeploymentRow.base_model_uid,
+    DeploymentRow.accelerator_type,
+    DeploymentRow.accelerator_count,
+    DeploymentRow.max_replica_count,
+    DeploymentRow.precision,
+    DeploymentRow.max_context_length,
+    DeploymentRow.disable_deployment_size_validation,
+)
+"""What of deployments tells how many GPUs they hold: accounts may have thousands."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +54,8 @@ class Held:
     accelerators: int = 0
 
     @classmethod
-    def by(cls, session: AsyncSession, row: DeploymentRow, base: ModelRow) -> Held:
+    def by(cls, session: AsyncSession, row: Any, base: Any) -> Held:
+        """Of a deployment's row, or one of the columns `HOLDING`; `base` as the planner takes it."""
         pools, replicas = session.info.get(NODE_POOLS), row.max_replica_count
         each = planned_accelerators(row, base, pools) if pools else accelerators_a_replica(row)
         return cls(replicas, row.accelerator_type or UNSPECIFIED, replicas * each)
@@ -132,8 +145,12 @@ async def claim_accelerators(session: AsyncSession, row: DeploymentRow, wanted: 
     limit = await lock_quota(session, row.account_id, quota_id)
     others = [
         (name, held.accelerators)
-        for name, held in await holders(session, row.account_id)
-        if held.accelerator_type == wanted.accelerator_type and name != row.name
+        for name, held in await holders(
+            session,
+            row.account_id,
+            DeploymentRow.accelerator_type == wanted.accelerator_type,
+            DeploymentRow.id != row.id,
+        )
     ]
     reserved = await reserved_now(session, row.account_id, wanted.accelerator_type)
     held = sum(count for _, count in others)
@@ -164,20 +181,39 @@ async def count_of(session: AsyncSession, counted: Select[Any]) -> int:
     return int(await session.scalar(select(func.count()).select_from(counted.subquery())) or 0)
 
 
-async def holders(session: AsyncSession, account_id: str) -> Sequence[tuple[str, Held]]:
-    """(name, what it holds) of the account's deployments with GPUs."""
-    query = (
-        select(DeploymentRow, ModelRow)
-        .join(ModelRow, ModelRow.uid == DeploymentRow.base_model_uid)
-        .where(
-            DeploymentRow.account_id == account_id,
-            DeploymentRow.state.not_in(LEAVING),
-            DeploymentRow.max_replica_count > 0,
-        )
+async def holders(
+    session: AsyncSession, account_id: str, *which: ColumnElement[bool]
+) -> Sequence[tuple[str, Held]]:
+    """(name, what it holds) of the account's deployments with GPUs, or `which` of them."""
+    query = select(*HOLDING).where(
+        DeploymentRow.account_id == account_id,
+        DeploymentRow.state.not_in(LEAVING),
+        DeploymentRow.max_replica_count > 0,
+        may_hold(session),
+        *which,
     )
-    rows = (await session.execute(query)).all()
-    found = [(row.name, Held.by(session, row, base)) for row, base in rows]
-    return [(name, held) for name, held in found if held.accelerators]
+    rows: Sequence[Any] = (await session.execute(query)).all()
+    bases = await bases_of(session, rows)
+    found = [(row, Held.by(session, row, bases.get(row.base_model_uid))) for row in rows]
+    return [(f"accounts/{account_id}/deployments/{row.id}", held) for row, held in found if held.accelerators]
+
+
+def may_hold(session: AsyncSession) -> ColumnElement[bool]:
+    """Not those that leave GPUs open where that means none."""
+    pools = session.info.get(NODE_POOLS)
+    if pools.has_gpus(UNSPECIFIED) if pools else local_devices():
+        return true()
+    return or_(DeploymentRow.accelerator_count > 0, DeploymentRow.accelerator_type != UNSPECIFIED)
+
+
+async def bases_of(session: AsyncSession, rows: Sequence[Any]) -> dict[uuid.UUID, Any]:
+    """What the planner has to know of the models of those that leave their GPUs open, each once."""
+    pools = session.info.get(NODE_POOLS)
+    wanted = {row.base_model_uid for row in rows if pools and leaves_open(row, pools)}
+    if not wanted:
+        return {}
+    query = select(ModelRow.uid, ModelRow.files, ModelRow.facts, ModelRow.context_length)
+    return {base.uid: base for base in await session.execute(query.where(ModelRow.uid.in_(wanted)))}
 
 
 async def reserved_now(session: AsyncSession, account_id: str, accelerator_type: str) -> int:
@@ -186,7 +222,7 @@ async def reserved_now(session: AsyncSession, account_id: str, accelerator_type:
     return reserved_at(await session.scalars(query), moment)
 
 
-def accelerators_a_replica(row: DeploymentRow) -> int:
+def accelerators_a_replica(row: Asking) -> int:
     """How many GPUs each of its replicas holds on a machine that has any: one unless it says how many."""
     if row.accelerator_count:
         return row.accelerator_count
