@@ -1,5 +1,6 @@
 """Fine-tuning on a bad night: whichever process is killed, whenever, the job ends as if nothing had been.
 
+There are two workers. One of them is killed, and its jobs move to the other; that one is left alone.
 The seed of the moments is printed; HEARTH_FAULT_SEED repeats a night, HEARTH_FAULT_MOMENTS makes it longer.
 """
 
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -16,14 +18,28 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import create_engine, select
 
-from tests.e2e.chaos import PHASES, VICTIMS, Moment, Trainers, await_phase, choose_moments, kill
-from tests.e2e.conftest import QUICKSTART, Platform, wait_until
+from controlplane.resources.tables import LedgerRow
+from tests.e2e.chaos import (
+    PHASES,
+    VICTIMS,
+    Moment,
+    Trainers,
+    await_phase,
+    choose_moments,
+    kill,
+    part_pid,
+)
+from tests.e2e.conftest import BIN, QUICKSTART, STOP_SECONDS, Platform, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.training, pytest.mark.timeout(1200)]
 
 SEED = int(os.environ.get("HEARTH_FAULT_SEED") or SystemRandom().randrange(10_000))
 MOMENTS = int(os.environ.get("HEARTH_FAULT_MOMENTS") or 20)
+OF_ONE = ("HEARTH_METRICS_HOST", "HEARTH_METRICS_PORT")
+"""Settings that each part has for itself."""
+BROUGHT_ON = b"Task hearth.reconcile_fine_tuning_job["
 ENDED = ("COMPLETED", "FAILED")
 SETTINGS = {
     "conversation": {},
@@ -48,6 +64,27 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     platform.firectl("create", "dataset", "rows", str(rows))
     yield platform
     assert platform.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def other_worker(night: Platform) -> Iterator[Path]:
+    """Another worker of the same node, which nobody kills; its log."""
+    log = night.data_dir / "logs" / "other-worker.log"
+    settings = settings_of(night)
+    with log.open("wb") as output:
+        command = [str(BIN / "hearth"), "worker"]
+        worker = subprocess.Popen(command, cwd=night.data_dir, env=settings, stdout=output, stderr=output)
+    wait_until(lambda: b" ready." in log.read_bytes())
+    yield log
+    worker.terminate()
+    assert worker.wait(STOP_SECONDS) == 0
+
+
+def settings_of(platform: Platform) -> dict[str, str]:
+    """What the platform's parts run with, as its api shows it; a worker's title is written over its own."""
+    pid = wait_until(lambda: part_pid(platform.data_dir, "api"))
+    pairs = Path(f"/proc/{pid}/environ").read_text().strip("\0").split("\0")
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs) if name not in OF_ONE}
 
 
 def start(platform: Platform, job_id: str) -> None:
@@ -93,6 +130,15 @@ def steps_of(platform: Platform, job_id: str) -> list[int]:
     return [line["step"] for line in metrics if "loss" in line]
 
 
+def ledger(platform: Platform) -> list[tuple[str, int | None]]:
+    """The jobs that were metered, and their tokens: a line for each entry."""
+    engine = create_engine(settings_of(platform)["HEARTH_DATABASE_URL"])
+    with engine.connect() as connection:
+        found = connection.execute(select(LedgerRow.job, LedgerRow.trained_tokens)).tuples().all()
+    engine.dispose()
+    return sorted(found)
+
+
 def read(platform: Platform, path: str) -> dict[str, Any]:
     path = f"/v1/accounts/{platform.account}/{path}"
     answer = wait_until(lambda: tried(lambda: platform.request("GET", path)))
@@ -128,12 +174,15 @@ class Night(threading.Thread):
         )
 
 
-def test_killed_at_any_moment_a_job_ends_with_the_very_same_adapter(night: Platform, tmp_path: Path) -> None:
+def test_killed_at_any_moment_a_job_ends_with_the_very_same_adapter(
+    night: Platform, other_worker: Path, tmp_path: Path
+) -> None:
     moments = choose_moments(SEED, MOMENTS)
     print(f"HEARTH_FAULT_SEED={SEED}")
     trainers = Trainers(night.data_dir)
     start(night, "undisturbed")
-    assert finish(night, "undisturbed")["state"] == "COMPLETED"
+    undisturbed = finish(night, "undisturbed")
+    assert undisturbed["state"] == "COMPLETED"
     expected = adapter_hash(night, "undisturbed", tmp_path)
 
     killed: list[Moment] = []
@@ -160,4 +209,8 @@ def test_killed_at_any_moment_a_job_ends_with_the_very_same_adapter(night: Platf
     assert models == {"ember", *(f"{job_id}-model" for job_id in made)}
     steps = [steps_of(night, job_id) for job_id in made]
     assert steps == [list(range(1, len(steps[0]) + 1))] * len(made), "each step is told of once"
+    tokens = int(undisturbed["progress"]["tokensSeen"])
+    names = sorted(undisturbed["name"].replace("undisturbed", job_id) for job_id in made)
+    assert ledger(night) == [(name, tokens) for name in names], "each job is paid for once"
+    assert BROUGHT_ON in other_worker.read_bytes()
     assert wait_until(lambda: not list(trainers.folder.iterdir()), 30), "nothing is left of the trainers"

@@ -25,6 +25,7 @@ from workers.training.outcome.exact_match import ExactMatch
 from workers.training.running import together
 from workers.training.running.callbacks import EndAtOnce, EvaluateHeldOut, NothingLeft
 from workers.training.running.checkpoints import JobState
+from workers.training.running.pace import Pace
 from workers.training.running.ranks import Rank
 from workers.training.running.stop import StopRequest
 from workers.training.running.together import FollowFirst
@@ -77,9 +78,8 @@ class Attempts:
 
     def _evaluation(self) -> EvaluateHeldOut:
         progress = SimpleNamespace(update=lambda **_: None, add_metrics=self.metrics.append)
-        job: Any = SimpleNamespace(
-            spec=SimpleNamespace(early_stop=True), progress=progress, best_folder=Path("best")
-        )
+        spec = SimpleNamespace(early_stop=True)
+        job: Any = SimpleNamespace(spec=spec, progress=progress, pace=Pace(), best_folder=Path("best"))
         plan: Any = SimpleNamespace(evaluation_steps=EVERY, micro_batch_size=1)
         examples: Any = SimpleNamespace(held_out=[1])
         objective = Objective(_unused, _unused, self._evaluate, lambda *_: ExactMatch(rows=4, matched=3))

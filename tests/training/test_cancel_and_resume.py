@@ -1,4 +1,4 @@
-"""A job that is cancelled while it trains, and resumed to its end: the real app, reconcilers and trainer."""
+"""Jobs that are cancelled wherever they are, and go on to their end: the real app, reconcilers, trainer."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from controlplane.app import create_app
 from controlplane.bootstrap import bootstrap
 from controlplane.config import Settings
 from controlplane.db import Database
-from controlplane.resources.tables import DatasetRow, FineTuningJobRow, ModelRow
+from controlplane.resources.tables import DatasetRow, FineTuningJobRow, LedgerRow, ModelRow
 from controlplane.storage import ObjectStore
 from launcher.embedded import Services
+from tests.training.conftest import PLAIN_TEMPLATE
 from workers.context import WorkerContext
 from workers.reconcile.datasets import reconcile_dataset
 from workers.reconcile.fine_tuning.jobs import reconcile_fine_tuning_job
@@ -42,13 +44,22 @@ CANCEL_SECONDS = 10
 COLOURS = ["red", "green", "blue", "white"]
 EPOCHS, ROWS, ROWS_A_STEP = 40, 48, 4
 STEPS = EPOCHS * ROWS // ROWS_A_STEP
+HELD_OUT_ROWS = 3000
+"""Measured one by one they take ten seconds and more; so do the rows of a job with this template."""
+LONG_WINDED = PLAIN_TEMPLATE + "{% for i in range(3000) %}{% for j in range(1000) %}{% endfor %}{% endfor %}"
+BUSY_WITH = {
+    "VALIDATING": {"jinjaTemplate": LONG_WINDED},
+    "EVALUATING": {"evaluationDataset": "held-out"},
+}
 
 
 @pytest.fixture
 def settings(settings: Settings, platform_services: Services, database_url: str) -> Settings:
     """With a database, which trainers never see."""
     address = database_url.replace("postgresql://", "postgresql+psycopg://", 1)
-    return settings.model_copy(update={"database_url": address, "redis_url": platform_services.valkey.url})
+    return settings.model_copy(
+        update={"database_url": address, "redis_url": platform_services.valkey.url, "max_trainers": 2}
+    )
 
 
 @pytest.fixture
@@ -91,23 +102,20 @@ def api(settings: Settings) -> Iterator[TestClient]:
 
 @pytest.fixture
 def inputs(db: Database, api: TestClient, object_store: ObjectStore, tiny_model: Path) -> None:
-    """A base model and two datasets, uploaded and still to be checked."""
-    talk = [
-        {
-            "messages": [
-                {"role": "user", "content": f"the colour of sky {i % 4}"},
-                {"role": "assistant", "content": COLOURS[i % 4]},
-            ]
-        }
-        for i in range(ROWS)
-    ]
+    """A base model and some datasets, uploaded and still to be checked."""
     texts = [
         {"prompt": f"the colour of sky {i % 4} is", "completion": f" {COLOURS[i % 4]}"} for i in range(9)
     ]
     files = {path.name: path.read_bytes() for path in tiny_model.iterdir()}
     upload(db, object_store, ModelRow(id="base", kind="HF_BASE_MODEL"), files)
-    upload(db, object_store, DatasetRow(id="talk"), {"rows.jsonl": as_lines(talk)})
+    for name, rows in (("talk", ROWS), ("held-out", HELD_OUT_ROWS)):
+        upload(db, object_store, DatasetRow(id=name), {"rows.jsonl": as_lines(list(map(talk, range(rows))))})
     upload(db, object_store, DatasetRow(id="texts"), {"rows.jsonl": as_lines(texts)})
+
+
+def talk(number: int) -> dict[str, Any]:
+    asked = {"role": "user", "content": f"the colour of sky {number % 4}"}
+    return {"messages": [asked, {"role": "assistant", "content": COLOURS[number % 4]}]}
 
 
 def as_lines(rows: list[dict[str, Any]]) -> bytes:
@@ -149,6 +157,29 @@ def ready(api: TestClient, *paths: str) -> None:
 def prefix_of(db: Database) -> str:
     with db.session() as session:
         return session.scalars(select(FineTuningJobRow)).one().prefix
+
+
+def left_on_node(settings: Settings) -> list[str]:
+    """What is on the node of trainers: their folders, and processes that are at work in one."""
+    folder = settings.data_dir / "run" / "trainers"
+    found = [str(path) for path in folder.iterdir()]
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (entry / "cwd").readlink().is_relative_to(folder):
+                found.append((entry / "cmdline").read_text())
+    return found
+
+
+def phase_of(job: dict[str, Any]) -> str:
+    assert job["state"] != "JOB_STATE_FAILED", job["status"]
+    return str(job.get("jobProgress", {}).get("phase", ""))
+
+
+def leased(db: Database) -> list[str]:
+    """The jobs that a worker still holds, or is to come back to."""
+    held = FineTuningJobRow.lease_token.is_not(None) | FineTuningJobRow.next_reconcile_at.is_not(None)
+    with db.session() as session:
+        return list(session.scalars(select(FineTuningJobRow.id).where(held)))
 
 
 def step_of(job: dict[str, Any]) -> int:
@@ -213,6 +244,45 @@ def test_a_job_is_paused_and_cancelled_while_it_trains_and_resumed_to_its_end(
     assert sum(losses[-10:]) / 10 < 0.5 * losses[0]
     model = api.get("/v1/accounts/hearth/models/sky").json()
     assert (model["state"], model["fineTuningJob"]) == ("READY", ended["name"])
+
+
+def test_a_job_is_cancelled_while_it_prepares_and_while_it_evaluates_and_leaves_nothing_behind(
+    api: TestClient,
+    inputs: None,
+    workers: None,
+    object_store: ObjectStore,
+    db: Database,
+    settings: Settings,
+) -> None:
+    ready(api, "models/base", "datasets/talk", "datasets/held-out")
+    for phase, more in BUSY_WITH.items():
+        body = {"dataset": "talk", "baseModel": "base", "batchSizeSamples": 1, **more}
+        made = api.post(f"{JOBS}?supervisedFineTuningJobId={phase.lower()}", json=body)
+        assert made.status_code == 200, made.text
+
+    for phase in BUSY_WITH:
+        cancel_in(api, phase)
+
+    until(lambda: left_on_node(settings), lambda left: not left)
+    until(lambda: leased(db), lambda left: not left)
+    with db.session() as session:
+        rows = session.scalars(select(FineTuningJobRow)).all()
+        assert session.scalars(select(ModelRow.id)).all() == ["base"]
+        assert not session.scalars(select(LedgerRow)).all()
+    for row in rows:
+        left = {info.key.removeprefix(row.prefix) for info in object_store.list(row.prefix)}
+        assert {key for key in left if not key.startswith("log/")} == {"progress.json"}, row.id
+
+
+def cancel_in(api: TestClient, phase: str) -> None:
+    """Cancel the job of this name as soon as it is in this phase; it does not come out of it."""
+    job = f"{JOBS}/{phase.lower()}"
+    until(lambda: api.get(job).json(), lambda found: phase_of(found) == phase)
+    asked = time.monotonic()
+    assert api.post(f"{job}:cancel", json={}).json() == {}
+    over = until(lambda: api.get(job).json(), lambda found: found["state"] == "JOB_STATE_CANCELLED")
+    assert time.monotonic() - asked < CANCEL_SECONDS
+    assert phase_of(over) == phase
 
 
 def test_rows_of_prompt_and_completion_in_packs_of_tokens_become_a_model(

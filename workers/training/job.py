@@ -9,6 +9,7 @@ from pathlib import Path
 from controlplane.storage import ObjectStore
 from workers.training.config import JobSpec
 from workers.training.outcome.result import Report
+from workers.training.running.pace import Pace
 from workers.training.running.progress import ProgressReport
 from workers.training.running.stop import StopRequest
 
@@ -30,6 +31,7 @@ class Job:
     work_dir: Path
     """The job's own; emptied at the start."""
     wandb_key: str = field(default="", repr=False)
+    pace: Pace = field(default_factory=Pace, repr=False)
 
     def warn(self, *warnings: str) -> None:
         """Tell the job's owner: in its log and its progress at once, and in its result and its card."""

@@ -41,7 +41,7 @@ def build_trainer(
     elif examples.held_out is not None and rank.is_first:
         held_out = EvaluateHeldOut(job, prepared.plan, examples, objective, state, job.stop)
     arguments = training_arguments(job, prepared.plan, prepared.fit)
-    callbacks = callbacks_of(job, rank, held_out, state)
+    callbacks = callbacks_of(job, rank, prepared.plan, held_out, state)
     trainer = objective.make_trainer(
         TrainerParts(job, rank, model, peft_config, tokenizer, examples, arguments, callbacks)
     )
@@ -61,10 +61,12 @@ def adapted_model(spec: JobSpec, prepared: Prepared, rank: Rank) -> tuple[Any, L
     return model, new_adapter(spec, model)
 
 
-def callbacks_of(job: Job, rank: Rank, held_out: EvaluateHeldOut | None, state: JobState) -> list[Any]:
+def callbacks_of(
+    job: Job, rank: Rank, plan: StepPlan, held_out: EvaluateHeldOut | None, state: JobState
+) -> list[Any]:
     """In the order in which they are called. The first rank decides, and the others do the same."""
     samplers = KeepSamplers(job) if job.spec.sampler_interval_steps else None
-    own = (ReportSteps(job.progress, state), held_out, samplers, KeepCheckpoints(job, state))
+    own = (ReportSteps(job, plan, state), held_out, samplers, KeepCheckpoints(job, state))
     found = [callback for callback in (own if rank.is_first else (held_out,)) if callback]
     return [*(found if rank.is_alone else [WaitForRanks(), *found, FollowFirst(rank)]), EndAtOnce()]
 

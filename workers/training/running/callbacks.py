@@ -23,7 +23,7 @@ from workers.training.outcome.evaluate import Evaluation
 from workers.training.outcome.result import outlast_outages
 from workers.training.plan import StepPlan
 from workers.training.running.checkpoints import BEST_ADAPTER, METRICS_FILE, JobState, upload_checkpoint
-from workers.training.running.progress import ProgressReport
+from workers.training.running.pace import ASKING, EVALUATING, evaluations_left
 from workers.training.running.stop import StopRequest
 from workers.training.running.together import StopOfAll
 
@@ -51,11 +51,13 @@ class NothingLeft(Exception):
 class ReportSteps(TrainerCallback):
     """Progress and metrics of every logged step; raises TrainingFailure when the loss is no number."""
 
-    def __init__(self, progress: ProgressReport, state: JobState) -> None:
-        self._progress = progress
+    def __init__(self, job: Job, plan: StepPlan, state: JobState) -> None:
+        self._progress = job.progress
+        self._pace = job.pace
+        self._plan = plan
         self._state = state
         self._tokens_before = state.tokens_seen
-        self._started = self._logged = 0.0
+        self._logged = 0.0
         self._first_step = 0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -64,15 +66,13 @@ class ReportSteps(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         # Not earlier: what is done before the first step would count as slow steps.
-        self._started = self._started or time.monotonic()
+        self._pace.go_on()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        elapsed = time.monotonic() - self._started
-        seconds_a_step = elapsed / max(1, state.global_step - self._first_step)
-        left = (state.max_steps - state.global_step) * seconds_a_step
-        self._progress.update(
-            step=state.global_step, epoch=round(state.epoch or 0.0, 4), eta_seconds=round(left, 1)
-        )
+        step, last = state.global_step, state.max_steps
+        evaluations = evaluations_left(step, last, self._plan.evaluation_steps)
+        left = self._pace.seconds_left(step - self._first_step, last - step, evaluations)
+        self._progress.update(step=step, epoch=round(state.epoch or 0.0, 4), eta_seconds=round(left, 1))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
         if "loss" not in logs:
@@ -91,7 +91,7 @@ class ReportSteps(TrainerCallback):
         self._state.tokens_seen = self._tokens_before + new_tokens
         pace = {
             "tokens_seen": self._state.tokens_seen,
-            "tokens_per_second": round(new_tokens / max(1e-3, time.monotonic() - self._started), 1),
+            "tokens_per_second": round(new_tokens / max(1e-3, self._pace.seconds), 1),
             **peak_memory(),
         }
         # First: whoever sees a loss in the progress finds the metrics too.
@@ -129,6 +129,7 @@ class EvaluateHeldOut(TrainerCallback):
         self._objective = objective
         self.state = state
         self._progress = job.progress
+        self._pace = job.pace
         self.stop = stop
         self._best_folder = job.best_folder
         self.last: Evaluation | None = None
@@ -174,7 +175,8 @@ class EvaluateHeldOut(TrainerCallback):
         if self._objective.ask is None:
             return found
         self._progress.update(phase="EVALUATING")
-        exact = self._objective.ask(self.trainer, self._examples, lambda: self.stop.requested)
+        with self._pace.aside(ASKING):
+            exact = self._objective.ask(self.trainer, self._examples, lambda: self.stop.requested)
         if exact is not None:
             kept = {"kept_step": kept_step} if kept_step != step else {}
             self._progress.add_metrics({"step": step, **kept, "eval_exact_match": exact.share})
@@ -192,9 +194,9 @@ class EvaluateHeldOut(TrainerCallback):
     def look(self) -> Evaluation | None:
         """Evaluate the model as it is now; None when the job is asked to stop meanwhile."""
         self._progress.update(phase="EVALUATING")
-        return self._objective.evaluate(
-            self.trainer, self._examples.held_out, self._plan.micro_batch_size, lambda: self.stop.requested
-        )
+        held_out, at_once = self._examples.held_out, self._plan.micro_batch_size
+        with self._pace.aside(EVALUATING):
+            return self._objective.evaluate(self.trainer, held_out, at_once, lambda: self.stop.requested)
 
     def _measure(self, step: int) -> Evaluation | None:
         found = self.look()
@@ -257,6 +259,8 @@ class KeepCheckpoints(TrainerCallback):
         stopping = self._stop.requested  # Once: the request may come between two looks.
         control.should_save = stopping or self._is_due(state.global_step)
         control.should_training_stop = stopping
+        if control.should_save:
+            self._job.pace.rest()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         started = time.monotonic()

@@ -34,6 +34,7 @@ class KeepSamplers(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % self._every == 0 and state.global_step < state.max_steps:
+            self._job.pace.rest()
             self._keep(kwargs["model"], state.global_step)
 
     def _keep(self, model: Any, step: int) -> None:
