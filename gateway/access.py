@@ -53,7 +53,7 @@ async def find_route(gateway: Gateway, key: KnownKey, identifier: object) -> Rou
 def same_route(gateway: Gateway, route: Route) -> Route:
     """The route as it is now; 404 when it is gone."""
     now = current_snapshot(gateway).by_deployed_model.get((route.account_id, route.id))
-    if now is None or now.deployment.uid != route.deployment.uid:
+    if now is not route and (now is None or now.deployment.uid != route.deployment.uid):
         raise model_not_found()
     return now
 

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NamedTuple, TextIO
+from typing import TextIO
 
 import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -31,7 +31,7 @@ MOST_LINES = 1000
 """So many are written at once, without waiting."""
 
 
-class Seen(NamedTuple):
+class Seen(msgspec.Struct, frozen=True):
     """A request that has been answered."""
 
     moment: float
@@ -86,7 +86,7 @@ class AccessLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        gateway: Gateway = scope["app"].state.gateway
+        gateway: Gateway = scope["app"].gateway
         scope["gateway"] = gateway
         given, traceparent = given_ids(scope["headers"])
         scope["unique_id"] = unique = new_id()
@@ -128,8 +128,8 @@ def end_trace(trace: Trace, scope: Scope, status: int, notes: dict[str, str]) ->
 
 
 def as_text(seen: Seen) -> str:
-    known = "".join([f" {name}={value}" for name, value in seen.notes.items()])
-    return f"{clock(seen.moment)} INFO {log.name} {message(seen)}{known}\n"
+    known = " ".join(map("=".join, seen.notes.items()))
+    return f"{clock(seen.moment)} INFO {log.name} {message(seen)} {known}\n"
 
 
 def as_json(seen: Seen) -> str:

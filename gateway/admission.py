@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 from gateway.errors import GatewayError, key_used_up, unavailable
 from gateway.key_limits import CONCURRENT
 
 
 class Admission:
     def __init__(self, total: int, per_account: int, most_bytes: int) -> None:
-        self.held: Counter[str] = Counter()
+        # Not counters: those call a method for each account that has none yet, and for each that goes.
+        self.held: dict[str, int] = {}
         self.bytes = 0
         """Of the bodies of all requests that are held."""
-        self.account_bytes: Counter[str] = Counter()
-        self.held_of_keys: Counter[str] = Counter()
+        self.account_bytes: dict[str, int] = {}
+        self.held_of_keys: dict[str, int] = {}
         """Of those that have a limit of their own."""
         self._most_bytes = most_bytes
         self._count = 0
@@ -26,7 +25,8 @@ class Admission:
 
         Of a key that has a limit, the limit as well.
         """
-        if self.held[account_id] >= self._per_account:
+        held = self.held.get(account_id, 0)
+        if held >= self._per_account:
             raise GatewayError(
                 429,
                 "RESOURCE_EXHAUSTED",
@@ -36,18 +36,19 @@ class Admission:
         if self._count >= self._total:
             raise unavailable("OVERLOADED", "the gateway is at its limit of requests in flight")
         counted_key = "" if most_of_key is None else key_id
-        if most_of_key is not None and self.held_of_keys[key_id] >= most_of_key:
+        if most_of_key is not None and self.held_of_keys.get(key_id, 0) >= most_of_key:
             text = "requests at one time, and has as many in flight"
             raise key_used_up(key_id, CONCURRENT, most_of_key, text, 1)
         self._count += 1
-        self.held[account_id] += 1
+        self.held[account_id] = held + 1
         if counted_key:
-            self.held_of_keys[counted_key] += 1
+            self.held_of_keys[counted_key] = self.held_of_keys.get(counted_key, 0) + 1
         return Place(self, account_id, counted_key)
 
     def hold(self, account_id: str, size: int) -> None:
         """Of what there is room for, one account gets half."""
-        if self.account_bytes[account_id] + size > self._most_bytes // 2:
+        held = self.account_bytes.get(account_id, 0) + size
+        if held > self._most_bytes // 2:
             raise GatewayError(
                 429,
                 "RESOURCE_EXHAUSTED",
@@ -57,19 +58,20 @@ class Admission:
         if self.bytes + size > self._most_bytes:
             raise unavailable("OVERLOADED", "the gateway is at its limit of bytes in requests")
         self.bytes += size
-        self.account_bytes[account_id] += size
+        self.account_bytes[account_id] = held
 
     def leave(self, account_id: str, size: int, key_id: str = "") -> None:
         self._count -= 1
         self.bytes -= size
-        self.account_bytes[account_id] -= size
-        self.held[account_id] -= 1
-        if not self.held[account_id]:
-            del self.held[account_id], self.account_bytes[account_id]
+        left = self.held.pop(account_id) - 1
+        held = self.account_bytes.pop(account_id, 0) - size
+        if left:
+            self.held[account_id] = left
+            self.account_bytes[account_id] = held
         if key_id:
-            self.held_of_keys[key_id] -= 1
-            if not self.held_of_keys[key_id]:
-                del self.held_of_keys[key_id]
+            left = self.held_of_keys.pop(key_id) - 1
+            if left:
+                self.held_of_keys[key_id] = left
 
 
 class Place:

@@ -60,6 +60,9 @@ class GatewayApp(Starlette):
     are also told who has called a proxy before this gateway, if `FORWARDED_ALLOW_IPS` names it.
     """
 
+    gateway: Gateway
+    """From its start on."""
+
     def __init__(self, log_format: Format, **options: Any) -> None:
         self._lines = Lines(log_format)
         super().__init__(middleware=[Middleware(AccessLog, self._lines)], **options)
@@ -102,7 +105,7 @@ class Answered:
             raise
 
 
-def create_app(settings: Settings | None = None, limits: Limits | None = None) -> Starlette:
+def create_app(settings: Settings | None = None, limits: Limits | None = None) -> GatewayApp:
     """The ASGI app; settings come from the environment unless given."""
     chosen = settings or get_settings()
     if settings is None:
@@ -112,7 +115,7 @@ def create_app(settings: Settings | None = None, limits: Limits | None = None) -
     @asynccontextmanager
     async def lifespan(app: GatewayApp) -> AsyncIterator[None]:
         allow_many_connections()
-        gateway = app.state.gateway = Gateway(chosen, limits or Limits())
+        gateway = app.gateway = Gateway(chosen, limits or Limits())
         gateway.start()
         port = watched(gateway)
         say_when_stopping(gateway)
@@ -227,7 +230,7 @@ class ControlPlane:
     """Paths that the API answers; without an API behind this gateway they do not exist here."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        relay = scope["app"].state.gateway.relay
+        relay = scope["app"].gateway.relay
         first = scope["path"].removeprefix("/v1/").split("/", 1)[0]
         if relay is None or first in OTHER_INFERENCE:
             raise HTTPException(404)
@@ -235,11 +238,11 @@ class ControlPlane:
 
 
 async def _alive(request: Request) -> Response:
-    return _verdict(request.app.state.gateway.missing_for_life())
+    return _verdict(request.app.gateway.missing_for_life())
 
 
 async def _ready(request: Request) -> Response:
-    return _verdict(request.app.state.gateway.missing_for_work())
+    return _verdict(request.app.gateway.missing_for_work())
 
 
 def _verdict(missing: list[str]) -> Response:
@@ -249,7 +252,7 @@ def _verdict(missing: list[str]) -> Response:
 
 async def _metrics(request: Request) -> Response:
     """The numbers name every account's deployments, so that only the operator may read them."""
-    gateway: Gateway = request.app.state.gateway
+    gateway: Gateway = request.app.gateway
     key = await authenticate(gateway, request.scope, request.headers)
     operators = (gateway.settings.account_id, gateway.settings.platform_account)
     if key.role != "admin" or key.account_id not in operators:

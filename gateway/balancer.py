@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -28,7 +27,7 @@ FEW = 4
 
 def choose_target(
     targets: Sequence[Target],
-    in_flight: Mapping[uuid.UUID, int],
+    in_flight: Mapping[int, int],
     avoided: Collection[uuid.UUID],
     turn: int,
     affinity: str | None = None,
@@ -36,13 +35,15 @@ def choose_target(
     """The home of `affinity` that is within the bound, or else the least loaded.
 
     Those that are avoided are only chosen when all are. `turn` decides between equals, so that counting it up
-    rotates among them. `targets` must not be empty.
+    rotates among them. `targets` must not be empty. `in_flight` is by the numbers of the replicas' uids: uids
+    themselves are hashed by a call of Python's.
     """
     wanted = [target for target in targets if target.replica_uid not in avoided] or targets
     if affinity is not None:
         return _home(wanted, in_flight, affinity)
-    least = min(in_flight.get(target.replica_uid, 0) for target in wanted)
-    equals = [target for target in wanted if in_flight.get(target.replica_uid, 0) == least]
+    loads = [in_flight.get(target.replica_uid.int, 0) for target in wanted]
+    least = min(loads)
+    equals = [target for target, load in zip(wanted, loads, strict=True) if load == least]
     return equals[turn % len(equals)]
 
 
@@ -51,8 +52,8 @@ def load_bound(total: int, replicas: int) -> int:
     return max(FEW, math.ceil(SHARE * (total + 1) / replicas))
 
 
-def _home(targets: Sequence[Target], in_flight: Mapping[uuid.UUID, int], affinity: str) -> Target:
-    loads = [in_flight.get(target.replica_uid, 0) for target in targets]
+def _home(targets: Sequence[Target], in_flight: Mapping[int, int], affinity: str) -> Target:
+    loads = [in_flight.get(target.replica_uid.int, 0) for target in targets]
     bound = load_bound(sum(loads), len(targets))
     # The bound is more than the average, so that at least one is below it.
     free = [target for target, load in zip(targets, loads, strict=True) if load < bound]
@@ -68,7 +69,8 @@ class Balancer:
     """Counts what is in flight and remembers which replicas just refused a connection."""
 
     def __init__(self, avoid_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self.in_flight: Counter[uuid.UUID] = Counter()
+        self.in_flight: dict[int, int] = {}
+        """By the number of the replica's uid."""
         self._avoided_until: dict[uuid.UUID, float] = {}
         self._avoid_seconds = avoid_seconds
         self._clock = clock
@@ -86,13 +88,13 @@ class Balancer:
 
     def take(self, target: Target) -> Callable[[], None]:
         """Count the target as busy until what is returned is called."""
-        uid, in_flight = target.replica_uid, self.in_flight
-        in_flight[uid] = in_flight.get(uid, 0) + 1
+        number, in_flight = target.replica_uid.int, self.in_flight
+        in_flight[number] = in_flight.get(number, 0) + 1
 
         def release() -> None:
-            left = in_flight.pop(uid) - 1
+            left = in_flight.pop(number) - 1
             if left:
-                in_flight[uid] = left
+                in_flight[number] = left
 
         return release
 

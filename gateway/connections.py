@@ -76,21 +76,16 @@ class Connection(asyncio.Protocol):
         self._failure: Exception | None = None
         self._heard_any = False
 
-    def _clear(self) -> None:
-        self._parts.clear()
-        self._held = 0
-        self._failure = None
-        self._heard_any = False
-        self.status = 0
-        self.ended = False
-
     @property
     def is_usable(self) -> bool:
         return not self._busy and not self._transport.is_closing()
 
     async def ask(self, request: bytes) -> None:
         """Send a request and wait for the head of its answer; it is released when there is none."""
-        self._clear()
+        self._parts.clear()
+        self._held = self.status = 0
+        self._failure = None
+        self._heard_any = self.ended = False
         self._busy = True
         self._heard = self._loop.time()
         self._timer = self._timers.after(self._limits.silence_seconds, self._look)
@@ -102,10 +97,12 @@ class Connection(asyncio.Protocol):
             self.release()
             raise
 
+    def whole(self, limit: int) -> bytes:
+        """The whole answer, where it is there already and no larger than `limit`; else nothing."""
+        return self._take() if self.ended and self._held <= limit and self._parts else b""
+
     async def read(self, limit: int) -> bytes:
         """The whole answer; Broken when it is larger than `limit`."""
-        if self.ended and self._held <= limit:
-            return self._take()
         found: list[bytes] = []
         size = 0
         while part := await self.part():

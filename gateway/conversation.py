@@ -11,6 +11,8 @@ from gateway.errors import invalid
 from gateway.media.parts import read_part
 
 ROLES = ("system", "user", "assistant", "tool", "function", "functions")
+PLAIN_ROLES = ("user", "assistant", "system")
+PLAIN_FIELDS = {"role", "content"}
 MEDIA = ("image_url", "input_audio", "video_url")
 MESSAGE_FIELDS = {
     "role",
@@ -59,6 +61,8 @@ def _listed(field: str, content: Any) -> list[Any]:
 
 
 def _message(field: str, value: Any) -> dict[str, Any]:
+    if _is_plain(value):
+        return dict(value)
     message = {name: inner for name, inner in mapping(field, value).items() if inner is not None}
     role = message.get("role")
     if role not in ROLES:
@@ -85,6 +89,13 @@ def _message(field: str, value: Any) -> dict[str, Any]:
         message.setdefault("content", "")  # null, as an answer that was cut off before its first word has it
     message["content"] = _content(f"{field}.content", message)
     return message
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a message is of one of those kinds that nothing has to be asked of, as most are."""
+    if type(value) is not dict or value.keys() != PLAIN_FIELDS:
+        return False
+    return type(value["content"]) is str and value["role"] in PLAIN_ROLES
 
 
 def _name_results(field: str, messages: list[dict[str, Any]]) -> None:

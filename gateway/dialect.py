@@ -38,7 +38,11 @@ SHORT_IDS = "mistral"
 CHECKED = HINTS | TRANSLATED
 AT_LEAST = {smallest: integer(smallest) for smallest in (0, 1)}
 PLUGGED_IN = ("typical_p", "mirostat_target", "mirostat_lr")
+SAMPLED = frozenset({"temperature", *PLUGGED_IN})
 EXTRAS = frozenset({"echo", "raw_output", "perf_metrics_in_response", "logprobs"})
+PLAIN = {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens"}
+RULED = frozenset(name for name, each in OF_CHAT.items() if each.fate is Fate.TRANSLATED) - PLAIN
+"""Fields of a chat that there may be more rules for; most requests have none of them."""
 EFFORTS = ("none", "low", "medium", "high")
 SWITCH = {"enabled": "medium", "disabled": "none"}
 CONTRADICTIONS = {
@@ -84,6 +88,8 @@ def translate_chat(
     messages, listed = take_functions("messages", check_messages("messages", sent.get("messages")))
     calling = read_calling(fields, listed)
     body |= with_functions(messages, calling, form)
+    if calling is None and RULED.isdisjoint(fields):
+        return _finish(body, fields, context_length, legacy=False, smallest=1, headers=[])
     logprobs, legacy = _chat_logprobs(fields)
     body |= logprobs | _thinking(fields, form)
     _refuse_echo(fields)
@@ -143,7 +149,8 @@ def _shared(fields: Mapping[str, Any], cache_scope: str | None) -> dict[str, Any
             check(name, value)
         elif check := PASSED.get(name):
             body[name] = check(name, value)
-    body |= _sampling(body, fields)
+    if not SAMPLED.isdisjoint(fields):
+        body |= _sampling(body, fields)
     if salt := cache_salt(cache_scope, fields):
         body["cache_salt"] = salt
     return body
@@ -234,15 +241,17 @@ def _finish(
     calls: CallAnswers | None = None,
 ) -> EngineRequest:
     stream = bool(fields.get("stream", False))
-    include_usage = _include_usage(fields, stream)
+    include_usage = "stream_options" in fields and _include_usage(fields, stream)
     if stream:
         # The counts are needed for metering whatever the caller asked for; on every chunk, so that a
         # stream that is cut off is charged for what was generated.
         body["stream"] = True
         body["stream_options"] = {"include_usage": True, "continuous_usage_stats": True}
     wanted = _wanted_tokens(fields, smallest)
+    most = DEFAULT_MAX_TOKENS if wanted is None else wanted
+    # The engine gives what the prompt leaves of its context, but refuses to be asked for more than all.
+    body["max_tokens"] = min(most, context_length) if context_length else most
     exact = fields.get("context_length_exceeded_behavior") == "error"
-    body["max_tokens"] = _clip(DEFAULT_MAX_TOKENS if wanted is None else wanted, context_length)
     session = fields.get("prompt_cache_key") or fields.get("user")
     extras = _extras(fields)
     if extras is not None:
@@ -250,11 +259,6 @@ def _finish(
     return EngineRequest(
         body, stream, include_usage, legacy, wanted if exact else None, headers, calls, extras, session
     )
-
-
-def _clip(max_tokens: int, context_length: int) -> int:
-    """The engine gives what the prompt leaves of its context, but refuses to be asked for more than all."""
-    return min(max_tokens, context_length) if context_length else max_tokens
 
 
 def _wanted_tokens(fields: Mapping[str, Any], smallest: int) -> int | None:
@@ -267,8 +271,6 @@ def _wanted_tokens(fields: Mapping[str, Any], smallest: int) -> int | None:
 
 
 def _include_usage(fields: Mapping[str, Any], stream: bool) -> bool:
-    if "stream_options" not in fields:
-        return False
     if not stream:
         raise invalid("'stream_options' may only be given with 'stream': true", "stream_options")
     options = mapping("stream_options", fields["stream_options"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import uuid
+from collections.abc import Awaitable
 from typing import Any, Self
 
 import msgspec
@@ -98,19 +99,14 @@ class Engines:
     async def close(self) -> None:
         await self.connections.close()
 
-    def ask(
-        self, route: Route, endpoint: str, request: EngineRequest, request_id: str, trace: Trace
-    ) -> Asking:
-        """The first replica's answer, or a second one's when nothing came of the first.
-
-        `route` must have targets. The answer is read inside of the block; leaving it in the middle closes the
-        connection, which is what stops an engine that is still generating.
-        """
-        return Asking(self, route, endpoint, request, request_id, trace)
-
 
 class Asking:
-    """One request on its way to a replica, as a block, which lets go of its answer at the end."""
+    """One request on its way to a replica, as a block: the first one's answer, or a second one's when nothing
+    came of the first.
+
+    `route` must have targets. The answer is read inside of the block; leaving it in the middle closes the
+    connection, which is what stops an engine that is still generating.
+    """
 
     def __init__(
         self,
@@ -145,7 +141,10 @@ class Asking:
             call = _Call(self, target)
             try:
                 answer = await call.answer(self._endpoint, self._request)
-            except Unreachable as error:
+            except Silent:
+                call.release()
+                raise _too_slow() from None
+            except (Unreachable, Broken) as error:
                 call.release()
                 self.engines.telemetry.see_failure(self.route.deployment.name, "unreachable")
                 log.warning("replica %s of %s: %s", target.replica_uid, self.route.deployment.name, error)
@@ -190,33 +189,24 @@ class _Call:
     async def answer(self, endpoint: str, request: EngineRequest) -> Answer:
         if request.exact_max_tokens is not None:
             await self._require_room(request, request.exact_max_tokens)
-        status = await self._post(f"/v1/{endpoint}", request.body)
-        if status != 200:
-            raise self._refusal(status, await self._read())
+        self._connection = connection = await self._post(f"/v1/{endpoint}", request.body)
+        if connection.status != 200:
+            raise self._refusal(connection.status, await self._read(connection))
         if not request.stream:
-            return Answer(self._object(await self._read()))
-        assert self._connection is not None
-        self._events = EventParts(self._connection.part, self._limits.event_bytes)
+            text = connection.whole(self._limits.answer_bytes) or await self._read(connection)
+            return Answer(self._object(text))
+        self._events = EventParts(connection.part, self._limits.event_bytes)
         self._events.put_back(await self._first(self._events))
         return Answer({}, self._events)
 
-    async def _post(self, path: str, body: dict[str, Any]) -> int:
+    def _post(self, path: str, body: dict[str, Any]) -> Awaitable[Connection]:
+        """Raises Unreachable, Silent or Broken, as the connections do."""
         content = msgspec.json.encode({**body, "model": self._target.engine_name})
-        post = self._connections.post
-        try:
-            self._connection = await post(
-                self._target.url, path, content, self._request_id, self._traceparent
-            )
-        except Silent:
-            raise _too_slow() from None
-        except Broken as error:
-            raise Unreachable(str(error)) from None
-        return self._connection.status
+        return self._connections.post(self._target.url, path, content, self._request_id, self._traceparent)
 
-    async def _read(self) -> bytes:
-        assert self._connection is not None
+    async def _read(self, connection: Connection) -> bytes:
         try:
-            return await self._connection.read(self._limits.answer_bytes)
+            return await connection.read(self._limits.answer_bytes)
         except Silent:
             raise _too_slow() from None
         except Broken:
@@ -276,13 +266,12 @@ class _Call:
                 )
 
     async def _count_tokens(self, prompt: dict[str, Any]) -> tuple[int, int]:
-        status = await self._post("/tokenize", prompt)
-        body = await self._read()
-        assert self._connection is not None
-        self._connection.release()
+        self._connection = connection = await self._post("/tokenize", prompt)
+        body = await self._read(connection)
+        connection.release()
         self._connection = None
-        if status != 200:
-            raise self._refusal(status, body)
+        if connection.status != 200:
+            raise self._refusal(connection.status, body)
         counted = self._object(body)
         return int(counted["count"]), int(counted["max_model_len"])
 

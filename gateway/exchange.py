@@ -26,7 +26,7 @@ from gateway.access import (
 )
 from gateway.answers import MalformedAnswer
 from gateway.dialect import EngineRequest, write_by
-from gateway.engines import BROKEN_OFF, EngineDied, NoneReached, read_events
+from gateway.engines import BROKEN_OFF, Asking, EngineDied, NoneReached, read_events
 from gateway.errors import GatewayError
 from gateway.gateway import Gateway
 from gateway.incoming import Incoming, read_headers, read_json
@@ -88,16 +88,15 @@ class ModelEndpoint:
         gateway: Gateway = scope["gateway"]
         headers = read_headers(scope)
         trace: Trace = scope["trace"]
-        with trace.step("authenticate"):
-            key = await authenticate(gateway, scope, headers)
+        key = await trace.within("authenticate", authenticate(gateway, scope, headers))
         with gateway.admission.enter(key.account_id, key.key_id, key.concurrent_requests) as place:
             incoming = Incoming(receive, gateway.timers)
             sent = await read_json(incoming, headers, gateway.limits, place.hold)
             isolation = headers.get("x-prompt-cache-isolation-key")
             if isolation and sent.get("prompt_cache_isolation_key") is None:
                 sent["prompt_cache_isolation_key"] = isolation
-            with trace.step("resolve"):
-                kind, route = self._kind, await find_route(gateway, key, sent.get("model"))
+            kind = self._kind
+            route = await trace.within("resolve", find_route(gateway, key, sent.get("model")))
             scope["notes"]["model"] = route.model.name
             if kind.prepare is not None:
                 kind = await kind.prepare(gateway, key, sent, place.hold)
@@ -125,6 +124,9 @@ class Exchange:
         self._id: str = scope["unique_id"]
         self._request_id: str = scope["notes"]["request_id"]
         """The same, unless the caller has given the request an id, which need not be unique."""
+        given = self._request_id != self._id
+        self._engine_id = f"{self._request_id}-{self._id}" if given else self._id
+        """Engines tell requests apart by their ids, so that a caller's is not enough."""
         self._trace: Trace = scope["trace"]
         self._tokens = Tokens()
         self._started = time.monotonic()
@@ -229,11 +231,6 @@ class Exchange:
                 meanwhile=sign_of_life,
             )
 
-    @property
-    def _engine_id(self) -> str:
-        """Engines tell requests apart by their ids, so that a caller's is not enough."""
-        return self._id if self._request_id == self._id else f"{self._request_id}-{self._id}"
-
     def _current_route(self) -> Route:
         """As it is now, without the replicas that are known to be gone."""
         now = same_route(self._gateway, self.route)
@@ -246,15 +243,13 @@ class Exchange:
         engines = self._gateway.engines
         endpoint = self._kind.engine_endpoint
         step = engine_step(self._trace, endpoint, self.route)
-        with step, engines.ask(self.route, endpoint, request, self._engine_id, step) as asking:
-            with step.step("first byte"):
-                answer = await asking.answer()
+        with step, Asking(engines, self.route, endpoint, request, self._engine_id, step) as asking:
+            answer = await step.within("first byte", asking.answer())
             elapsed = time.monotonic() - self._started
             self._gateway.telemetry.see_first_byte(self._kind.endpoint, self.route.deployment.name, elapsed)
             if answer.parts is None:
                 return await self._whole(answer.whole, voice, request.headers, send)
-            with step.step("stream"):
-                return await self._stream(answer.parts, voice, request.headers, send)
+            return await step.within("stream", self._stream(answer.parts, voice, request.headers, send))
 
     async def _whole(self, answer: dict[str, Any], voice: Voice, more: Headers, send: Send) -> int:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import Mapping
 from contextlib import suppress
 
 from controlplane.config import Settings
@@ -12,6 +13,7 @@ from controlplane.db import AsyncDatabase
 from controlplane.observability.traces import start_tracing
 from controlplane.resources.deployments.waking import wake
 from controlplane.resources.quotas.catalog import allowances
+from controlplane.resources.quotas.limits import Limit
 from gateway.account_limits import NOTHING_KNOWN, read_account_limits
 from gateway.activator import Activator
 from gateway.admission import Admission
@@ -133,8 +135,10 @@ class Gateway:
         or whose key does.
         """
         account_id = key.account_id
-        self.account_limits.refuse_suspended(account_id)
-        self.account_limits.refuse_overspent(account_id)
+        known = self.account_limits
+        if account_id in known.suspended or account_id in known.overspent:
+            known.refuse_suspended(account_id)
+            known.refuse_overspent(account_id)
         if key.tokens_per_minute is not None:
             self.token_rate.admit({TOGETHER: limit_of_key(key.key_id, TOKENS, key.tokens_per_minute)})
         if key.requests_per_minute is not None:
@@ -142,14 +146,11 @@ class Gateway:
             await self.request_rate.admit(limit_of_this, route.model.name)
         if route.deployment.account_id == account_id:
             return []
-        tokens = self.account_limits.tokens_a_minute(account_id)
-        limit = self.account_limits.requests_a_minute(account_id)
+        tokens = known.tokens_a_minute(account_id)
+        limit = known.requests_a_minute(account_id)
         left = self.token_rate.admit(tokens)
         requests_left = await self.request_rate.admit(limit, route.model.name)
-        told = rate_headers("requests", limit.value, requests_left)
-        for kind, rest in left.items():
-            told += rate_headers(kind, tokens[kind].value, rest)
-        return told
+        return rate_headers({"requests": limit, **tokens}, {"requests": requests_left, **left})
 
     @property
     def is_ready(self) -> bool:
@@ -185,9 +186,12 @@ class Gateway:
         await asyncio.to_thread(self.tracing.close)
 
 
-def rate_headers(name: str, most: int, left: int) -> Headers:
-    limit, remaining = RATE_HEADERS[name]
-    return [(limit, b"%d" % most), (remaining, b"%d" % left)]
+def rate_headers(limits: Mapping[str, Limit], left: Mapping[str, int]) -> Headers:
+    told: Headers = []
+    for kind, rest in left.items():
+        most, remaining = RATE_HEADERS[kind]
+        told += ((most, b"%d" % limits[kind].value), (remaining, b"%d" % rest))
+    return told
 
 
 def hint(settings: Settings, deployment_uid: uuid.UUID) -> None:

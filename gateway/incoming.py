@@ -24,7 +24,9 @@ class Incoming:
     def __init__(self, receive: Receive, timers: Timers | None = None) -> None:
         # Asking asyncio for the loop is a call to the system each time.
         self.timers = timers or Timers(asyncio.get_running_loop())
-        self.task = running_task(self.timers.loop)
+        task = asyncio.current_task(self.timers.loop)
+        assert task is not None
+        self.task = task
         self._receive = receive
         self._watch: _Watch | None = None
         self._told_of_end: asyncio.Event | None = None
@@ -137,38 +139,30 @@ async def read_json(
     # What asyncio.timeout does costs more than reading a body that is there already.
     timer = incoming.timers.after(limits.body_seconds, incoming.cancel_late)
     try:
-        text = await _read(incoming, limits.body_bytes, hold)
+        text = await incoming.next()
+        hold(len(text))
+        if not incoming.has_ended:
+            text = await _read_on(text, incoming, limits.body_bytes, hold)
     except asyncio.CancelledError:
         if incoming.is_late and not incoming.task.uncancel():
             raise too_late() from None
         raise
     finally:
         timer.cancel()
+    if len(text) > limits.body_bytes:
+        raise too_large(limits.body_bytes)
     return parse_object(text, limits.body_depth)
 
 
-def running_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
-    task = asyncio.current_task(loop)
-    assert task is not None
-    return task
-
-
-async def _read(incoming: Incoming, limit: int, hold: Callable[[int], None]) -> bytes:
-    first = await incoming.next()
-    hold(len(first))
-    if incoming.has_ended:
-        received = first
-    else:
-        whole = bytearray(first)
-        async for chunk in incoming.chunks():
-            hold(len(chunk))
-            whole += chunk
-            if len(whole) > limit:
-                break
-        received = bytes(whole)
-    if len(received) > limit:
-        raise too_large(limit)
-    return received
+async def _read_on(first: bytes, incoming: Incoming, limit: int, hold: Callable[[int], None]) -> bytes:
+    """The body that begins so, as far as it is worth reading."""
+    whole = bytearray(first)
+    async for chunk in incoming.chunks():
+        hold(len(chunk))
+        whole += chunk
+        if len(whole) > limit:
+            break
+    return bytes(whole)
 
 
 def parse_object(text: bytes, depth: int) -> dict[str, Any]:

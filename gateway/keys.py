@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controlplane.auth import hash_key, read_credential, valid_keys
 from controlplane.db import AsyncDatabase
 from controlplane.errors import ApiError
-from controlplane.permissions import PERMISSIONS, Grant
+from controlplane.permissions import PERMISSIONS, ROLES, Grant
 from controlplane.resources.tables import ApiKeyRow, UserRow
 from gateway.background import DATABASE_ERRORS
 from gateway.errors import GatewayError, permission_denied, unauthenticated, unavailable
@@ -30,6 +30,7 @@ from gateway.limits import Limits
 
 KEYS_A_BATCH = 2000
 INFERENCE = PERMISSIONS["inference"]
+MAY_ASK = frozenset(role for role in ROLES if INFERENCE.grant(role) is not Grant.NO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +89,12 @@ class KeyCache:
             credential = read_credential(headers.get("authorization"), headers.get("x-api-key"))
         except ApiError as error:
             raise unauthenticated(error.message) from None
-        key = await self._find(hash_key(credential))
-        if key is None:
-            raise unauthenticated("the API key is not valid")
+        digest = hash_key(credential)
+        if digest in self._known:
+            self._known.move_to_end(digest)
+            key = self._known[digest]
+        else:
+            key = await self._look_for(digest)
         if key.expire_time is not None and key.is_expired(datetime.now(UTC)):
             raise unauthenticated("the API key has expired")
         return key
@@ -98,7 +102,7 @@ class KeyCache:
     async def authorise(self, headers: Mapping[str, str]) -> KnownKey:
         """The key of a caller whose role may run inference; 403 otherwise."""
         key = await self.authenticate(headers)
-        if INFERENCE.grant(key.role) is Grant.NO:
+        if key.role not in MAY_ASK:
             raise permission_denied(f"the role {key.role} may not {INFERENCE.meaning}")
         return key
 
@@ -121,15 +125,15 @@ class KeyCache:
             elif digest in self._known:
                 self._known[digest] = valid[digest]
 
-    async def _find(self, digest: str) -> KnownKey | None:
-        if digest in self._known:
-            self._known.move_to_end(digest)
-            return self._known[digest]
+    async def _look_for(self, digest: str) -> KnownKey:
         if self._unknown.get(digest, 0.0) > self._clock():
-            return None
+            raise _not_valid()
         # Callers that come with the same key at the same time share one lookup, and none of them ends it.
         lookup = self._lookups.get(digest) or self._start_lookup(digest)
-        return await asyncio.shield(lookup)
+        found = await asyncio.shield(lookup)
+        if found is None:
+            raise _not_valid()
+        return found
 
     def _start_lookup(self, digest: str) -> asyncio.Task[KnownKey | None]:
         lookup = asyncio.create_task(self._learn(digest))
@@ -157,6 +161,10 @@ class KeyCache:
                 return (await load_keys(session, [digest])).get(digest)
         except DATABASE_ERRORS:
             raise _cannot_check() from None
+
+
+def _not_valid() -> GatewayError:
+    return unauthenticated("the API key is not valid")
 
 
 def _cannot_check() -> GatewayError:

@@ -47,6 +47,7 @@ class Totals:
 class Carried:
     """One deployment's load. Times are of a clock that never goes back."""
 
+    deployment: uuid.UUID
     in_flight: int = 0
     waiting: int = 0
     since: float = 0.0
@@ -89,7 +90,8 @@ class LoadBook:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._carried: dict[uuid.UUID, Carried] = {}
+        self._carried: dict[int, Carried] = {}
+        """By the number of the deployment's uid, since uids themselves are hashed by a call of Python's."""
 
     def begin(self, deployment: uuid.UUID) -> Carried:
         """A request to a deployment has come. Each one is ended, however it ends."""
@@ -114,18 +116,18 @@ class LoadBook:
 
     def look(self) -> dict[uuid.UUID, GatewayLoad]:
         now = self._clock()
-        for uid, carried in list(self._carried.items()):
+        for number, carried in list(self._carried.items()):
             quiet = now - (carried.last_request or now)
             if not carried.in_flight and not carried.waiting and quiet > FORGOTTEN_SECONDS:
-                del self._carried[uid]
-        return {uid: carried.look(now) for uid, carried in self._carried.items()}
+                del self._carried[number]
+        return {carried.deployment: carried.look(now) for carried in self._carried.values()}
 
     def _of(self, deployment: uuid.UUID) -> Carried:
-        carried = self._carried.get(deployment)
+        carried = self._carried.get(deployment.int)
         if carried is None:
             now = self._clock()
-            carried = Carried(since=now, history=deque([(now, Totals())]))
-            self._carried[deployment] = carried
+            carried = Carried(deployment, since=now, history=deque([(now, Totals())]))
+            self._carried[deployment.int] = carried
         return carried
 
 

@@ -20,14 +20,14 @@ COMPLETION = Kind("completions", translate_completion, TextVoice, "completions")
 
 
 async def list_models(request: Request) -> Response:
-    gateway: Gateway = request.app.state.gateway
+    gateway: Gateway = request.app.gateway
     key = await authenticate(gateway, request.scope, request.headers)
     routes = reachable_models(current_snapshot(gateway), key.account_id)
     return JSONResponse({"object": "list", "data": [model_card(route) for route in routes]})
 
 
 async def get_model(request: Request) -> Response:
-    gateway: Gateway = request.app.state.gateway
+    gateway: Gateway = request.app.gateway
     key = await authenticate(gateway, request.scope, request.headers)
     return JSONResponse(model_card(await find_route(gateway, key, request.path_params["model"])))
 

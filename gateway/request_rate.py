@@ -120,11 +120,11 @@ class Minute:
     """How many do; each needs a place."""
 
     def turn_to(self, number: int) -> None:
-        if number != self.number:
-            self.before = self.models if number == self.number + 1 else Counter()
-            self.count_before = self.before.total()
-            self.models, self.number = Counter(), number
-            self.count = self.places = 0
+        """To another minute than its own."""
+        self.before = self.models if number == self.number + 1 else Counter()
+        self.count_before = self.before.total()
+        self.models, self.number = Counter(), number
+        self.count = self.places = 0
 
     def let_through(self, model: str) -> None:
         self.models[model] += 1
@@ -145,10 +145,12 @@ class LocalCounts:
         minute = self._minutes.get(account_id)
         if minute is None:
             minute = self._minutes[account_id] = Minute(window.minute)
-        minute.turn_to(window.minute)
-        self._minutes.move_to_end(account_id)
-        while len(self._minutes) > KNOWN_ACCOUNTS:
-            self._minutes.popitem(last=False)
+            while len(self._minutes) > KNOWN_ACCOUNTS:
+                self._minutes.popitem(last=False)
+        else:
+            self._minutes.move_to_end(account_id)
+        if minute.number != window.minute:
+            minute.turn_to(window.minute)
         return minute
 
 

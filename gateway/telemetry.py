@@ -74,19 +74,19 @@ class Telemetry(Collector):
         self._registry.register(Held(gateway))
 
     def see_first_byte(self, endpoint: str, deployment: str, seconds: float) -> None:
-        key = endpoint, self._deployments.of(deployment)
-        durations = self.first_byte.get(key)
+        durations = self.first_byte.get((endpoint, deployment))
         if durations is None:
-            durations = self.first_byte[key] = Durations()
+            key = endpoint, self._deployments.of(deployment)
+            durations = self.first_byte.setdefault(key, Durations())
         durations.add(seconds)
 
     def see_answer(
         self, account: str, deployment: str, status: int, prompt: int, cached: int, completion: int
     ) -> None:
-        key = self._accounts.of(account), self._deployments.of(deployment)
-        answered = self.answered.get(key)
+        answered = self.answered.get((account, deployment))
         if answered is None:
-            answered = self.answered[key] = Answered()
+            key = self._accounts.of(account), self._deployments.of(deployment)
+            answered = self.answered.setdefault(key, Answered())
         answered.statuses[status] += 1
         answered.prompt += prompt
         answered.cached += cached

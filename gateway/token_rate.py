@@ -53,14 +53,10 @@ class Tally:
     """Of the minute before."""
 
     def turn_to(self, number: int) -> None:
-        if number != self.number:
-            follows = number == self.number + 1
-            self.before, self.untold_before = (self.current, self.untold) if follows else (0, 0)
-            self.number, self.current, self.untold = number, 0, 0
-
-    def add(self, count: int) -> None:
-        self.current += count
-        self.untold += count
+        """To another minute than its own."""
+        follows = number == self.number + 1
+        self.before, self.untold_before = (self.current, self.untold) if follows else (0, 0)
+        self.number, self.current, self.untold = number, 0, 0
 
     def learn(self, number: int, told: Sequence[int], current: int, before: int) -> None:
         """What all had counted in minute `number` and the one before, with what we `told` of both."""
@@ -99,7 +95,8 @@ class TokenRate:
         for kind, limit in limits.items():
             tallies = tallies or self._of(limit.account_id)
             tally = tallies[kind]
-            tally.turn_to(number)
+            if tally.number != number:
+                tally.turn_to(number)
             recent = math.ceil(tally.current + tally.before * weight)
             if recent >= limit.value:
                 raise too_many_tokens(limit, kind, tally, Window(number, weight), recent)
@@ -115,8 +112,11 @@ class TokenRate:
         number = int(self._clock() // WINDOW)
         tallies = self._of(name)
         for kind, count in taken:
-            tallies[kind].turn_to(number)
-            tallies[kind].add(count)
+            tally = tallies[kind]
+            if tally.number != number:
+                tally.turn_to(number)
+            tally.current += count
+            tally.untold += count
 
     async def tell(self) -> None:
         """Tell Valkey what has been added since the last time, and learn what others have."""
@@ -133,7 +133,8 @@ class TokenRate:
     async def _tell(self, named: Sequence[tuple[str, Tally]], number: int) -> None:
         asked, told = [], []
         for name, tally in named:
-            tally.turn_to(number)
+            if tally.number != number:
+                tally.turn_to(number)
             asked.append([name + str(number), name + str(number - 1)])
             told.append([tally.untold, tally.untold_before])
         known = await self._ask(asked, told) if asked else []
@@ -164,9 +165,10 @@ class TokenRate:
         tallies = self._accounts.get(account_id)
         if tallies is None:
             tallies = self._accounts[account_id] = defaultdict(Tally)
-        self._accounts.move_to_end(account_id)
-        while len(self._accounts) > KNOWN_ACCOUNTS:
-            self._accounts.popitem(last=False)
+            while len(self._accounts) > KNOWN_ACCOUNTS:
+                self._accounts.popitem(last=False)
+        else:
+            self._accounts.move_to_end(account_id)
         return tallies
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 # Under `hearth up`, streams that are still running when a server is told to stop get this long.
 LAST_REQUESTS_SECONDS = 5
 WORKER_THREADS = 8
+GATEWAY_PROTOCOL = "gateway.protocol:Protocol"
 
 
 def api_argv(settings: Settings) -> tuple[str, ...]:
@@ -21,7 +22,7 @@ def api_argv(settings: Settings) -> tuple[str, ...]:
 def gateway_argv(settings: Settings) -> tuple[str, ...]:
     where = (settings.gateway_host, settings.gateway_port)
     served = _uvicorn("gateway.app:create_app", *where, settings.drain_seconds)
-    return (*served, "--no-proxy-headers")  # the gateway reads them itself
+    return (*served, "--http", GATEWAY_PROTOCOL, "--no-proxy-headers")  # the gateway reads them itself
 
 
 def gateway_on_socket_argv(fd: int) -> tuple[str, ...]:

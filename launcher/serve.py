@@ -13,7 +13,7 @@ import sys
 
 import uvicorn
 
-from launcher.parts import LAST_REQUESTS_SECONDS
+from launcher.parts import GATEWAY_PROTOCOL, LAST_REQUESTS_SECONDS
 
 
 def main() -> None:
@@ -21,6 +21,7 @@ def main() -> None:
     config = uvicorn.Config(
         factory,
         factory=True,
+        http=GATEWAY_PROTOCOL,
         access_log=False,
         server_header=False,
         proxy_headers=False,  # the gateway reads them itself

@@ -10,10 +10,10 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextvars import ContextVar
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER"]
 Attributes = Mapping[str, str | int | float | bool]
+Result = TypeVar("Result")
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -41,6 +42,10 @@ class Trace:
 
     def step(self, name: str, kind: Kind = "INTERNAL", attributes: Attributes | None = None) -> Trace:
         return self
+
+    def within(self, name: str, work: Awaitable[Result]) -> Awaitable[Result]:
+        """`work`, as a step."""
+        return work
 
     def note(self, attributes: Attributes) -> None:
         """Add what has become known."""
@@ -84,6 +89,10 @@ class Recorded(Trace):
         from opentelemetry.trace import set_span_in_context
 
         return Recorded(self._tracer, set_span_in_context(self._span), name, kind, attributes)
+
+    async def within(self, name: str, work: Awaitable[Result]) -> Result:
+        with self.step(name):
+            return await work
 
     def note(self, attributes: Attributes) -> None:
         self._span.set_attributes(dict(attributes))

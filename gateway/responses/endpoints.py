@@ -56,7 +56,7 @@ class StoredEndpoint:
         self._answer = answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gateway: Gateway = scope["app"].state.gateway
+        gateway: Gateway = scope["app"].gateway
         request = Request(scope)
         key = await authenticate(gateway, scope, request.headers)
         with gateway.admission.enter(key.account_id, key.key_id, key.concurrent_requests) as place:

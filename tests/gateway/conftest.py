@@ -173,7 +173,7 @@ def start_gateway(settings: Settings) -> Iterator[Callable[..., Running]]:
         running = serving(app, lifespan="on")
         url = running.__enter__()
         stack.append(running)
-        gateway: Gateway = app.state.gateway
+        gateway: Gateway = app.gateway
         wait_until(lambda: gateway.is_ready)
         return Running(url, gateway)
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import uvicorn
 
+from gateway.protocol import Protocol
+
 
 def wait_until(condition: Callable[[], Any], seconds: float = 15.0) -> Any:
     """The first true value of `condition`; fails when there is none in time."""
@@ -27,7 +29,12 @@ def serving(app: Any, lifespan: str = "off") -> Iterator[str]:
     """The base URL of `app`, served until the end of the block."""
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, log_level="error", access_log=False, lifespan=lifespan, timeout_graceful_shutdown=2
+        app,
+        http=Protocol,
+        log_level="error",
+        access_log=False,
+        lifespan=lifespan,
+        timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

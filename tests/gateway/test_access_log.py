@@ -7,6 +7,7 @@ import logging
 import re
 
 import pytest
+from msgspec.structs import replace
 
 from gateway.access_log import MOST_LINES, Lines, Seen, as_text
 from gateway.telemetry import Telemetry
@@ -27,7 +28,7 @@ def lines(stream):
 
 async def test_lines_are_written_together_and_each_has_its_own_time(lines, stream):
     for later in (0, 0.5, 61):
-        lines.add(SEEN._replace(moment=SEEN.moment + later))
+        lines.add(replace(SEEN, moment=SEEN.moment + later))
     assert stream.getvalue() == ""
     lines.write()
     written = stream.getvalue().splitlines()
@@ -52,7 +53,7 @@ async def test_many_lines_do_not_wait(lines, stream):
 
 @pytest.mark.parametrize("path", ["/v1/a\nb", "/v1/" + "x" * 5000, "/v1/\x1b[31m", "/v1/ü"])
 def test_a_path_cannot_write_lines_of_its_own_nor_long_ones(path):
-    text = as_text(SEEN._replace(path=path)).removesuffix("\n")
+    text = as_text(replace(SEEN, path=path)).removesuffix("\n")
     assert text.isprintable()
     assert text.isascii()
     assert len(text) < 300

@@ -81,7 +81,7 @@ def test_a_fault_of_ones_own_is_told_and_recorded_as_one(served, monkeypatch):
     def broken(*_: object) -> None:
         raise RuntimeError("a fault that nobody has foreseen")
 
-    monkeypatch.setattr(served.running.gateway.engines, "ask", broken)
+    monkeypatch.setattr(served.running.gateway.balancer, "choose", broken)
     answer = served.http.post("/v1/completions", json={"model": served.base, "prompt": "count"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "INTERNAL")
     assert "foreseen" not in answer.text

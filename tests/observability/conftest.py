@@ -147,7 +147,7 @@ def gateway(settings: Settings) -> Iterator[tuple[str, Watched, Gateway]]:
     with serving(app, lifespan="on") as url:
         watched = Watched(port)
         wait_until(watched.is_ready)
-        yield url, watched, app.state.gateway
+        yield url, watched, app.gateway
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_a_gateway_that_has_had_its_routes_stays_ready_without_postgres_and_tell
         wire.cut()
         wait_until(lambda: watched.samples("hearth_gateway_routes_age_seconds")[()] > 2)
         assert httpx.get(f"{public}/readyz").status_code == 200
-        app.state.gateway.is_draining = True
+        app.gateway.is_draining = True
         answer = watched.get("/readyz")
         assert (answer.status_code, answer.json()["missing"]) == (503, ["it is stopping"])
         assert watched.get("/healthz").status_code == 200
