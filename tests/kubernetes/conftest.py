@@ -22,6 +22,7 @@ from controlplane.config import Settings
 from controlplane.db import Database
 from controlplane.node_pools import NodePools
 from controlplane.resources.tables import DeploymentRow, ModelRow
+from tests.kubernetes.chart import Helm, unpacked
 from tests.kubernetes.cluster.control_plane import build, control_plane
 from tests.kubernetes.kubelet import VirtualKubelet
 from tests.kubernetes.road import Road, over_road
@@ -66,6 +67,11 @@ def kubeconfig(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def kubectl(kubeconfig: Path) -> Kubectl:
     return Kubectl(kubeconfig)
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    return unpacked(tmp_path_factory.mktemp("helm"))
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""`kubectl apply -k` on a real API server: the whole platform comes up, answers, and goes again."""
+"""`kubectl apply -k` and `helm install` on a real API server: the platform comes up and goes again."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ import yaml
 
 from launcher.embedded import Services
 from tests.conftest import admin_connection, database_address
+from tests.kubernetes.chart import Helm
 from tests.kubernetes.conftest import LABEL, RUN
-from tests.kubernetes.install import K8S, NAMESPACE, with_secrets
+from tests.kubernetes.install import K8S, NAMESPACE, copied, with_secrets
 from tests.kubernetes.parts_kubelet import PartsKubelet
 from tests.kubernetes.story import Kubectl
 from workers.runtimes.kubernetes.cluster import Cluster, Kind
@@ -100,6 +101,34 @@ def patches(versions: set[str]) -> Iterator[dict[str, Any]]:
             yield {"target": {"kind": kind}, "patch": json.dumps(change)}
 
 
+@pytest.fixture
+def chart(node: PartsKubelet, kubectl: Kubectl, tmp_path: Path, secrets: dict[str, str]) -> Iterator[Path]:
+    """A copy as clusters of this version take it; beside it values for the virtual node, and small."""
+    assert kubectl.get("deployments", NAMESPACE) == [], "a Hearth that is here already would be taken away"
+    folder = copied(tmp_path) / "chart"
+    for group, newest, older in OLDER.values():
+        if f"{group}/{newest}" not in offered(kubectl):
+            replace_in(folder / "templates" / "scaling.yaml", f"{group}/{newest}", f"{group}/{older}")
+            replace_in(folder / "Chart.yaml", "kubeVersion:", "# kubeVersion:")
+    values = {
+        "image": {"repository": "registry.example/hearth"},
+        "engineImage": {"repository": "registry.example/hearth-engine"},
+        "settings": {"HEARTH_S3_PUBLIC_ENDPOINT": secrets["HEARTH_S3_ENDPOINT"]},
+        "nodeSelector": {LABEL: f"{RUN}-install"},
+        "tolerations": [{"key": LABEL, "operator": "Exists"}],
+        "gateway": {"autoscaling": {"minReplicas": 1}},
+        "api": {"autoscaling": {"minReplicas": 1}},
+        "worker": {"replicas": 1},
+    }
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
+    yield folder
+    kubectl("delete", "-f", str(K8S / "base" / "worker-access.yaml"), "--ignore-not-found")
+
+
+def replace_in(file: Path, old: str, new: str) -> None:
+    file.write_text(file.read_text().replace(old, new))
+
+
 def offered(kubectl: Kubectl) -> set[str]:
     return set(kubectl("api-versions").split())
 
@@ -162,6 +191,43 @@ def test_the_trial_brings_its_own_stores_and_its_parts_wait_for_them(
     assert states(kubectl)["api"] == {"Pending"}
     kubectl("delete", "-k", str(installed), "--wait")
     assert remains(kubectl, installed) == ""
+
+
+@pytest.mark.timeout(240)
+def test_helm_installs_changes_and_takes_away_and_replaces_nothing_before_the_migration_ends(
+    chart: Path, helm: Helm, kubectl: Kubectl, secrets: dict[str, str], tmp_path: Path
+) -> None:
+    there = ("--kubeconfig", str(kubectl.kubeconfig), "--namespace", NAMESPACE)
+    what = ("hearth", str(chart), "--values", str(tmp_path / "values.yaml"), *there)
+    first = ("install", *what, "--take-ownership")  # the node has made the workers' account already
+    assert f"the namespace {NAMESPACE} has no Secret hearth-secrets: make it first" in helm(*first, expect=1)
+    (file := tmp_path / "secrets.env").write_text("".join(f"{name}={secrets[name]}\n" for name in secrets))
+    kubectl("create", "secret", "generic", "hearth-secrets", "--from-env-file", str(file), "-n", NAMESPACE)
+    assert "hearth admin bootstrap" in helm(*first)
+    until(lambda: ready_parts(kubectl) == PARTS)
+    before = templates(kubectl)
+    wrong = ("--set", "settings.HEARTH_LOG_FORMAT=loud", "--timeout", "1s")
+    assert "pre-upgrade hooks failed" in helm("upgrade", *what, *wrong, expect=1)
+    assert templates(kubectl) == before
+    helm("upgrade", *what, "--set", "worker.disruptionBudget.maxUnavailable=2")
+    (migration,) = json.loads(helm("status", "hearth", *there, "-o", "json"))["hooks"]
+    assert migration["last_run"]["phase"] == "Succeeded"
+    budgets = kubectl.get("poddisruptionbudgets", NAMESPACE)
+    assert {each["metadata"]["name"]: each["spec"]["maxUnavailable"] for each in budgets} == BUDGETS
+    assert templates(kubectl) == before
+    (file := tmp_path / "made.yaml").write_text(helm("get", "manifest", "hearth", *there))
+    helm("uninstall", "hearth", *there, "--wait")
+    assert kubectl("get", "-f", str(file), "-n", NAMESPACE, "--ignore-not-found") == ""
+
+
+BUDGETS = {"hearth-api": 1, "hearth-gateway": 1, "hearth-worker": 2}
+
+
+def templates(kubectl: Kubectl) -> dict[str, Any]:
+    """Of the pods of each part: as long as one is the same, none of them is replaced."""
+    return {
+        each["metadata"]["name"]: each["spec"]["template"] for each in kubectl.get("deployments", NAMESPACE)
+    }
 
 
 STORES = ("postgres", "valkey", "seaweedfs")
