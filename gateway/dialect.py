@@ -39,6 +39,9 @@ CHECKED = HINTS | TRANSLATED
 AT_LEAST = {smallest: integer(smallest) for smallest in (0, 1)}
 PLUGGED_IN = ("typical_p", "mirostat_target", "mirostat_lr")
 SAMPLED = frozenset({"temperature", *PLUGGED_IN})
+NOT_WITH_GUESSES = ("min_p", "logit_bias")
+"""Nor with what is plugged in."""
+GUESSES_AHEAD = "the deployment guesses tokens ahead (its ngramSpeculationLength), which it does not go with"
 EXTRAS = frozenset({"echo", "raw_output", "perf_metrics_in_response", "logprobs"})
 PLAIN = {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens"}
 RULED = frozenset(name for name, each in OF_CHAT.items() if each.fate is Fate.TRANSLATED) - PLAIN
@@ -106,6 +109,13 @@ def write_by(template: str, request: EngineRequest) -> None:
         request.body["chat_template"] = template
         told = request.body.get("chat_template_kwargs", {})
         request.body["chat_template_kwargs"] = {**told, "mode": "generate"}
+
+
+def refuse_beside_guesses(request: EngineRequest) -> None:
+    """Refuse what an engine cannot do that guesses tokens ahead."""
+    passed = (name for name in NOT_WITH_GUESSES if request.body.get(name))
+    for name in (*passed, *request.body.get("vllm_xargs", ())):
+        raise unsupported(name, GUESSES_AHEAD)
 
 
 def translate_completion(

@@ -25,7 +25,7 @@ from gateway.access import (
     same_route,
 )
 from gateway.answers import MalformedAnswer
-from gateway.dialect import EngineRequest, write_by
+from gateway.dialect import EngineRequest, refuse_beside_guesses, write_by
 from gateway.engines import BROKEN_OFF, Asking, EngineDied, NoneReached, read_events
 from gateway.errors import GatewayError
 from gateway.gateway import Gateway
@@ -148,6 +148,8 @@ class Exchange:
         scope = None if owner == self._key.account_id else self._key.account_id
         model, deployment = self.route.model, self.route.deployment
         request = self._kind.translate(sent, deployment.context_length, scope, model.call_form)
+        if deployment.guesses_ahead:
+            refuse_beside_guesses(request)
         if model.template is not None:
             write_by(model.template, request)
         self._media = list(media_of(request.body))

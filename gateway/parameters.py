@@ -29,6 +29,8 @@ from gateway.conversation import MESSAGE_FIELDS, ROLES
 DEFAULT_MAX_TOKENS = 2000
 """The API's default; clipped, as any `max_tokens` is, to what the context leaves."""
 
+NO_GUESSES = "Refused where the deployment has `ngramSpeculationLength`."
+
 
 class Fate(StrEnum):
     PASSED = "passed on"
@@ -171,13 +173,14 @@ PARAMETERS: tuple[Parameter, ...] = (
         "typical_p",
         Fate.TRANSLATED,
         check=number(0, 1),
-        note="Keep the tokens that are about as surprising as expected, up to so much of the probability.",
+        note="Keep the tokens that are about as surprising as expected, up to so much of the probability. "
+        + NO_GUESSES,
     ),
     Parameter(
         "mirostat_target",
         Fate.TRANSLATED,
         check=number(0, 100),
-        note="The surprise, in bits a token, that Mirostat 2 holds the answer to.",
+        note="The surprise, in bits a token, that Mirostat 2 holds the answer to. " + NO_GUESSES,
     ),
     Parameter(
         "mirostat_lr",
@@ -200,7 +203,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     ),
     Parameter("temperature", Fate.PASSED, check=number(0, 2)),
     Parameter("top_p", Fate.PASSED, check=number(0, 1)),
-    Parameter("min_p", Fate.PASSED, check=number(0, 1)),
+    Parameter("min_p", Fate.PASSED, check=number(0, 1), note=NO_GUESSES),
     Parameter("top_k", Fate.PASSED, check=integer(0, 100)),
     Parameter("frequency_penalty", Fate.PASSED, check=number(-2, 2)),
     Parameter("presence_penalty", Fate.PASSED, check=number(-2, 2)),
@@ -208,7 +211,7 @@ PARAMETERS: tuple[Parameter, ...] = (
     Parameter("n", Fate.PASSED, check=integer(1, 128)),
     Parameter("stop", Fate.PASSED, check=stop_strings),
     Parameter("seed", Fate.PASSED, check=integer(-(2**63), 2**63 - 1)),
-    Parameter("logit_bias", Fate.PASSED, check=logit_bias),
+    Parameter("logit_bias", Fate.PASSED, check=logit_bias, note=NO_GUESSES),
     Parameter("ignore_eos", Fate.PASSED, check=boolean),
     Parameter("return_token_ids", Fate.PASSED, check=boolean),
     Parameter("user", Fate.HINT, check=string, note="Requests of one user go to one replica."),

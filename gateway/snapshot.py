@@ -55,6 +55,8 @@ class Deployment:
     ready_replicas: int
     desired_replicas: int = 1
     most_replicas: int = 1
+    guesses_ahead: bool = False
+    """Whether its engines guess tokens ahead, which some parameters do not go with."""
     name: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -36,8 +36,8 @@ _FLAGS = (
     *group(
         "Speculative decoding",
         Flag("draft-model", "draftModel", "The draft model."),
-        Flag("draft-token-count", "draftTokenCount", "How many tokens it drafts.", Kind.INTEGER),
-        Flag("ngram-speculation-length", "ngramSpeculationLength", "Tokens to guess.", Kind.INTEGER),
+        Flag("draft-token-count", "draftTokenCount", "Tokens guessed at a time.", Kind.INTEGER),
+        Flag("ngram-speculation-length", "ngramSpeculationLength", "Tokens looked back for.", Kind.INTEGER),
     ),
 )
 _SHAPE = typer.Argument(metavar="ID", help="The shape's id or name.")

@@ -38,9 +38,9 @@ _FLAGS = (
     *group(
         "Speculative decoding",
         Flag("draft-model", "draftModel", "The draft model."),
-        Flag("draft-token-count", "draftTokenCount", "How many tokens it drafts.", Kind.INTEGER),
+        Flag("draft-token-count", "draftTokenCount", "Tokens guessed at a time.", Kind.INTEGER),
         Flag("enable-mtp", "enableMtp", "Multi-token prediction.", Kind.SWITCH),
-        Flag("ngram-speculation-length", "ngramSpeculationLength", "Tokens guessed by n-gram.", Kind.INTEGER),
+        Flag("ngram-speculation-length", "ngramSpeculationLength", "Tokens looked back for.", Kind.INTEGER),
     ),
     *group(
         "Direct route",

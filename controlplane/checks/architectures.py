@@ -22,6 +22,8 @@ class Architecture:
     task: str = GENERATE
     reads_images: bool = False
     reads_audio: bool = False
+    recurrent: bool = False
+    """Whether it reads a text into a state, which goes on and not back."""
 
 
 @lru_cache(maxsize=1)
@@ -52,6 +54,7 @@ def _architecture(name: str, facts: dict[str, Any]) -> Architecture:
         bool(facts["supports_lora"]),
         reads_images=bool(facts.get("reads_image")),
         reads_audio=bool(facts.get("reads_audio")),
+        recurrent=bool(facts.get("recurrent")),
     )
 
 

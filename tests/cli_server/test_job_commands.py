@@ -100,7 +100,7 @@ def test_a_model_is_prepared_in_its_own_precision_and_in_no_other(firectl: User,
 
 
 NO_SUCH_MODEL = (
-    (("--default-draft-model", "d", "--default-draft-token-count", "2"), "speculative decoding"),
+    (("--default-draft-model", "d", "--default-draft-token-count", "2"), "no second model guesses ahead"),
     (("--display-name", "x" * 64), "displayName"),
 )
 
@@ -209,10 +209,10 @@ def test_a_request_can_be_checked_without_creating_anything(firectl: User) -> No
 
 
 NO_SUCH_DEPLOYMENT = (
-    (("--draft-model", "tiny"), "speculative decoding is not available yet"),
-    (("--draft-token-count", "2"), "speculative decoding is not available yet"),
-    (("--ngram-speculation-length", "2"), "speculative decoding is not available yet"),
-    (("--enable-mtp",), "speculative decoding is not available yet"),
+    (("--draft-model", "tiny"), "no second model guesses ahead; set ngramSpeculationLength"),
+    (("--draft-token-count", "2"), "draftTokenCount 2 needs ngramSpeculationLength"),
+    (("--ngram-speculation-length", "2", "--disable-speculative-decoding"), "exclude each other"),
+    (("--enable-mtp",), "models are served without heads that guess ahead"),
     (("--long-prompt",), "performance profiles are not available"),
     (("--deployment-template", "t"), "deployment templates are not available"),
     (("--direct-route-type", "INTERNET"), "every request goes through the gateway"),

@@ -87,9 +87,13 @@ REFUSED = [
     ({"baseModel": "absent"}, 404, "accounts/hearth/models/absent not found"),
     ({"baseModel": "poet"}, 400, "is an addon"),
     ({"baseModel": "half"}, 400, "is UPLOADING, not READY"),
-    ({"draftModel": "x"}, 400, "draftModel is not supported: speculative decoding is not available yet"),
-    ({"draftTokenCount": 2}, 400, "draftTokenCount is not supported"),
-    ({"ngramSpeculationLength": 3}, 400, "ngramSpeculationLength is not supported"),
+    ({"draftModel": "x"}, 400, "draftModel is not supported: no second model guesses ahead; set ngram"),
+    ({"draftTokenCount": 2}, 400, "draftTokenCount 2 needs ngramSpeculationLength"),
+    (
+        {"ngramSpeculationLength": 3, "disableSpeculativeDecoding": True},
+        400,
+        "disableSpeculativeDecoding and ngramSpeculationLength exclude each other",
+    ),
     ({"enableSessionAffinity": True}, 400, "enableSessionAffinity is not supported"),
     ({"numLoraDeviceCached": 2}, 400, "numLoraDeviceCached is not supported"),
     ({"precision": "FP8"}, 400, "precision FP8 needs a GPU, and models run on the CPU here"),
@@ -295,7 +299,20 @@ async def test_lists_are_filtered_and_ordered_by_what_they_show(api, db, base, a
     shown = await versions(api, f"{PATH}/-", **query)
     assert [version["snapshot"]["maxContextLength"] for version in shown] == [20, 10]
     refused = await api.get(PATH, params={"filter": 'draft_model="x"'})
-    assert "speculative decoding is not available yet" in refused.json()["message"]
+    assert "no second model guesses ahead" in refused.json()["message"]
+
+
+async def test_shapes_are_found_by_how_they_guess_ahead(api, add_model, as_rival):
+    add_model(public=True)
+    version = await make_validated(api, ngramSpeculationLength=3, draftTokenCount=5)
+    await create(api, "plain")
+    await state(api, version, public=True)
+    asked = {"filter": "ngram_speculation_length=3 AND draft_token_count>4", "readMask": "name"}
+    for headers in (None, as_rival):
+        found = await api.get(PATH, params=asked, headers=headers)
+        assert found.json()["deploymentShapes"] == [{"name": "accounts/hearth/deploymentShapes/fast"}]
+    shown = await versions(api, f"{PATH}/-", filter="snapshot.draft_token_count=5")
+    assert [each["snapshot"]["ngramSpeculationLength"] for each in shown] == [3]
 
 
 async def test_a_deleted_shape_takes_its_versions_along(api, db, base):

@@ -107,7 +107,7 @@ REFUSED = [
     ({"precision": "FP1"}, "precision: 'FP1' is none of PRECISION_UNSPECIFIED, FP16"),
     ({"maxContextLength": 2048}, "more than the model's own 1024"),
     ({"placement": {"region": "US_IOWA_1"}}, "placement is not supported"),
-    ({"draftModel": "x"}, "draftModel is not supported"),
+    ({"draftModel": "x"}, "draftModel is not supported: no second model guesses ahead; set ngramSpec"),
     ({"directRouteType": "INTERNET"}, "directRouteType is not supported"),
     ({"enableHotLoad": True}, "enableHotLoad is not supported"),
     ({"directRouteType": "TUNNEL"}, "directRouteType: 'TUNNEL' is none of DIRECT_ROUTE_TYPE_UNSPECIFIED"),
@@ -124,7 +124,11 @@ REFUSED = [
     ({"targetModelVersion": "x"}, "targetModelVersion is not supported"),
     ({"maxWithRevocableReplicaCount": 3}, "maxWithRevocableReplicaCount is not supported"),
     ({"expireTime": "2030-01-01T00:00:00Z"}, "expireTime is not supported"),
-    ({"ngramSpeculationLength": 3}, "ngramSpeculationLength is not supported"),
+    ({"ngramSpeculationLength": -1}, "ngramSpeculationLength: Input should be greater than or equal to 0"),
+    ({"ngramSpeculationLength": 101}, "ngramSpeculationLength: Input should be less than or equal to 100"),
+    ({"ngramSpeculationLength": "3x"}, "ngramSpeculationLength"),
+    ({"draftTokenCount": 2}, "draftTokenCount 2 needs ngramSpeculationLength: it says how many tokens are"),
+    ({"ngramSpeculationLength": 3, "draftTokenCount": 9}, "draftTokenCount: Input should be less than or"),
     ({"colour": "red"}, 'unknown field "colour"'),
 ]
 

@@ -79,6 +79,25 @@ async def test_what_contradicts_the_shape_is_refused_with_both_values(api, db):
     assert shown["deploymentShape"] == version["name"]
 
 
+async def test_a_shape_says_whether_tokens_are_guessed_ahead_unless_that_is_switched_off(api):
+    version = await make_validated(api, ngramSpeculationLength=3, draftTokenCount=5)
+    made = (await create(api, "fast", "&validateOnly=true")).json()
+    assert (made["ngramSpeculationLength"], made["draftTokenCount"]) == (3, 5)
+    off = (await create(api, "fast", "&disableSpeculativeDecoding=true")).json()
+    assert (off["ngramSpeculationLength"], off["draftTokenCount"]) == (0, 0)
+    assert off["deploymentShape"] == version["name"]
+
+
+async def test_a_shape_may_forbid_to_guess_ahead(api):
+    version = await make_validated(api, disableSpeculativeDecoding=True)
+    status, code, message = refusal(await create(api, "fast", ngramSpeculationLength=3))
+    assert (status, code) == (400, 3)
+    words = f"ngramSpeculationLength is 3, and disableSpeculativeDecoding is true in {version['name']}"
+    assert words in message
+    made = await create(api, "fast", "&skipShapeValidation=true", ngramSpeculationLength=3)
+    assert made.json()["ngramSpeculationLength"] == 3
+
+
 async def test_only_a_validated_shape_is_taken_unless_told_otherwise(api):
     await create_shape(api, maxContextLength=32)
     version = await newest(api)

@@ -18,6 +18,9 @@ class Grammar:
     def validate_tokens(self, tokens: list[int]) -> list[int]:
         return tokens[:1]
 
+    def rollback(self, tokens: int) -> None:
+        pass
+
     def fill_bitmask(self, bitmask: Any, idx: int) -> None:
         bitmask[idx] = "what may come"
 
@@ -54,6 +57,18 @@ def test_what_the_engine_does_with_a_grammar_is_paid_for(request_: Any) -> None:
     grammar.fill_bitmask(mask, 0)
     assert (mask, grammar.validate_tokens([1, 2])) == (["what may come"], [1])
     assert grammar.allowance.left < MOST_SECONDS
+
+
+def test_what_is_guessed_is_paid_for_and_only_an_answers_own_tokens_refill(request_: Any) -> None:
+    grammar = request_.structured_output_request.grammar
+    grammar.allowance.left = 1.0
+    for step in (lambda: grammar.accept_tokens("r", [1, 2, 3]), lambda: grammar.rollback(3)):
+        before = grammar.allowance.left
+        step()
+        assert grammar.allowance.left < before
+    before = grammar.allowance.left
+    assert accepting(accept)(None, request_, [1, 2]) is True
+    assert before < grammar.allowance.left <= before + 2 * SECONDS_PER_TOKEN
 
 
 def test_an_answer_goes_on_while_it_has_an_allowance(request_: Any) -> None:

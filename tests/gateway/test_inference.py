@@ -48,6 +48,45 @@ async def test_the_async_client_streams(served):
     assert {chunk.model for chunk in chunks} == {served.base}
 
 
+@pytest.fixture
+def guessing(world, engine_url, start_gateway):
+    """`acme`'s deployment guesses tokens ahead."""
+    base = world.add_base("acme", "llama")
+    deployment = world.add_deployment("acme", "main", base, ngram_speculation_length=3)
+    world.add_replica(deployment, engine_url, "base-uid")
+    world.load("acme", "llama-1", base, deployment)
+    return start_gateway().http(world.keys["acme"])
+
+
+BESIDE_GUESSES = [
+    ({"min_p": 0.1}, "min_p"),
+    ({"logit_bias": {"20": 5}}, "logit_bias"),
+    ({"typical_p": 0.5}, "typical_p"),
+    ({"mirostat_target": 0}, "mirostat_target"),
+    ({"mirostat_target": 2, "mirostat_lr": 0.1}, "mirostat_target"),
+]
+
+
+@pytest.mark.parametrize(("asked", "name"), BESIDE_GUESSES)
+def test_what_does_not_go_with_guessing_ahead_is_refused_by_name(guessing, engine, asked, name):
+    for path, told in (("chat/completions", {"messages": QUESTION}), ("completions", {"prompt": "count"})):
+        answer = guessing.post(f"/v1/{path}", json={"model": "llama", **told, **asked})
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["param"]) == (400, "UNSUPPORTED_PARAMETER", name)
+        assert "the deployment guesses tokens ahead (its ngramSpeculationLength)" in error["message"]
+    assert engine.requests == []
+
+
+ASKS_FOR_NOTHING = {"min_p": 0, "logit_bias": {}, "typical_p": 1, "top_k": 5, "top_p": 0.9, "seed": 3, "n": 2}
+
+
+def test_all_else_goes_with_guessing_ahead(guessing):
+    asked = {"model": "llama", "prompt": "count", "frequency_penalty": 1, "logprobs": 1, **ASKS_FOR_NOTHING}
+    assert guessing.post("/v1/completions", json=asked).status_code == 200
+    greedy = {"model": "llama", "prompt": "count", "temperature": 0, "typical_p": 0.5}
+    assert guessing.post("/v1/completions", json=greedy).status_code == 200
+
+
 def test_the_fireworks_package_asks_and_streams(served):
     client = Fireworks(base_url=served.running.url, api_key=served.key, account_id="acme")
     answer = client.chat.completions.create(model=served.base, messages=QUESTION)

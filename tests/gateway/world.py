@@ -86,7 +86,7 @@ class World:
         )
 
     def add_deployment(
-        self, account_id: str, deployment_id: str, base: uuid.UUID, **values: str
+        self, account_id: str, deployment_id: str, base: uuid.UUID, **values: str | int
     ) -> uuid.UUID:
         return self._add(
             DeploymentRow(

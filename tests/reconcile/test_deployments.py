@@ -39,13 +39,20 @@ def test_an_engine_that_is_healthy_and_answers_nothing_is_not_ready(deploy, engi
 
 
 def test_an_engine_gets_what_its_row_and_its_deployment_say(deploy, engines):
-    story = deploy(max_context_length=512, enable_addons=True, precision="BF16")
+    guessing = {"ngram_speculation_length": 3, "draft_token_count": 5}
+    story = deploy(max_context_length=512, enable_addons=True, precision="BF16", **guessing)
     story.round()
     spec, replica = engines.only().spec, story.replicas()[0]
     assert (spec.host, spec.port) == (replica.host, replica.port) == ("127.0.0.1", 20000)
     assert spec.served_name == replica.served_name == story.uid.hex
     assert (spec.max_model_len, spec.enable_adapters, spec.precision) == (512, True, "BF16")
+    assert (spec.ngram_length, spec.draft_tokens) == (3, 5)
     assert spec.model.prefix == story.base.prefix
+
+
+def test_an_engine_guesses_four_tokens_at_a_time_where_nobody_says_how_many(deploy, engines):
+    deploy(ngram_speculation_length=2).round()
+    assert (engines.only().spec.ngram_length, engines.only().spec.draft_tokens) == (2, 4)
 
 
 def test_an_engine_gets_the_tool_parser_that_reads_its_models_calls(deploy, engines):

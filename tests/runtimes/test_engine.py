@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import time
 import uuid
@@ -222,12 +223,77 @@ def _engine_pids(directory: Path) -> list[int]:
     return pids
 
 
-def test_a_second_engine_that_is_killed_says_why_and_leaves_nothing(
-    world: World, served: ReplicaSpec, alive: Alive
+REPEATED = "abcabcabcabcab"
+GUESSED = [
+    {"prompt": REPEATED},
+    {"prompt": REPEATED, "logprobs": 2},
+    {"prompt": [REPEATED, "xyxyxyxy", "a"]},
+    {"prompt": REPEATED, "frequency_penalty": 1.5, "repetition_penalty": 1.2},
+    {"prompt": REPEATED, "structured_outputs": {"grammar": 'root ::= ("ab" | "c")+'}, "min_tokens": 30},
+]
+
+
+def test_an_engine_that_guesses_ahead_answers_as_one_that_does_not(
+    world: World, served: ReplicaSpec, guessing: ReplicaSpec
 ) -> None:
-    spec = world.spec()
+    for asked in GUESSED:
+        plain, guessed = (answered(spec, **asked) for spec in (served, guessing))
+        assert plain.status_code == guessed.status_code == 200, guessed.text
+        assert guessed.json()["choices"] == plain.json()["choices"], asked
+    liked = answered(guessing, prompt=REPEATED, temperature=1, top_k=1, logprobs=1).json()
+    logprobs = liked["choices"][0]["logprobs"]
+    # Of several tokens that are as likely any may come.
+    assert logprobs["token_logprobs"] == [max(likely.values()) for likely in logprobs["top_logprobs"]]
+    assert answered(guessing, prompt="a", temperature=1, top_k=1, max_tokens=2).status_code == 200
+    counted = measured(guessing)
+    assert counted["drafts"] > 0
+    assert 0 < counted["accepted_tokens"] <= counted["draft_tokens"] <= 3 * counted["drafts"]
+
+
+REFUSED = [
+    ({"min_p": 0.5}, "min_p"),
+    ({"logit_bias": {"7": 1}}, "logit_bias"),
+    ({"vllm_xargs": {"typical_p": 0.5}}, "typical_p does not go with guessing tokens ahead"),
+]
+
+
+def test_it_refuses_what_it_would_not_follow(guessing: ReplicaSpec) -> None:
+    for asked, words in REFUSED:
+        refused = answered(guessing, prompt="a", temperature=1, **asked)
+        assert refused.status_code == 400, asked
+        assert words in refused.text
+
+
+def answered(spec: ReplicaSpec, **asked: Any) -> httpx.Response:
+    fields = {"model": "base-model", "max_tokens": 60, "temperature": 0, "ignore_eos": True, **asked}
+    return httpx.post(f"http://{spec.host}:{spec.port}/v1/completions", json=fields, timeout=60)
+
+
+def measured(spec: ReplicaSpec) -> dict[str, float]:
+    """What the engine counts of its guesses."""
+    lines = httpx.get(f"http://{spec.host}:{spec.port}/metrics").text
+    found = re.findall(r"^vllm:spec_decode_num_(\w+)_total\{[^}]*\} (\S+)", lines, re.MULTILINE)
+    return {name: float(number) for name, number in found}
+
+
+@pytest.fixture(scope="module")
+def guessing(world: World) -> Iterator[ReplicaSpec]:
+    """A second engine, which guesses ahead; the last of the tests that use it kills it."""
+    spec = world.spec(ngram_length=2, draft_tokens=3)
     world.runtime.start_replica(spec)
-    wait_until(lambda: world.runtime.observe_replica(spec.replica_uid).healthy)
+    try:
+        wait_until(lambda: world.runtime.observe_replica(spec.replica_uid).healthy)
+        yield spec
+    finally:
+        if spec.replica_uid in world.runtime.list_replicas():
+            world.runtime.stop_replica(spec.replica_uid)
+            world.until_ended(spec)
+
+
+def test_a_second_engine_that_is_killed_says_why_and_leaves_nothing(
+    world: World, served: ReplicaSpec, guessing: ReplicaSpec, alive: Alive
+) -> None:
+    spec = guessing
     os.kill(_main_pid(world.directory(spec)), signal.SIGKILL)
     seen = world.until_ended(spec)
     assert (seen.state, seen.stopped) == (ProcessState.EXITED, False)

@@ -67,11 +67,8 @@ def test_on_the_cpu_it_is_eager_small_and_hidden_from_gpus() -> None:
     argv, env = command(ON_CPU)
     assert "--enforce-eager" in argv
     assert env["TORCH_COMPILE_DISABLE"] == "1"
-    assert (env["VLLM_CPU_KVCACHE_SPACE"], env["OMP_NUM_THREADS"], env["CUDA_VISIBLE_DEVICES"]) == (
-        "1",
-        "3",
-        "",
-    )
+    assert (env["VLLM_CPU_KVCACHE_SPACE"], env["CUDA_VISIBLE_DEVICES"]) == ("1", "")
+    assert env["OMP_NUM_THREADS"] == env["NUMBA_NUM_THREADS"] == "3"
 
 
 def test_on_gpus_it_keeps_those_it_was_given() -> None:
@@ -113,6 +110,26 @@ def test_only_with_addons_may_a_request_bring_a_chat_template() -> None:
     with_addons = replace(ON_CPU, replica=replace(REPLICA, enable_adapters=True))
     assert "--trust-request-chat-template" in command(with_addons)[0]
     assert "--trust-request-chat-template" not in command(ON_CPU)[0]
+
+
+@pytest.mark.parametrize("spec", [ON_CPU, ON_GPU], ids=["cpu", "gpu"])
+@pytest.mark.parametrize(("length", "count"), [(1, 4), (3, 1), (100, 8)])
+def test_tokens_are_guessed_ahead_as_the_deployment_says(spec: EngineSpec, length: int, count: int) -> None:
+    replica = replace(REPLICA, ngram_length=length, draft_tokens=count)
+    argv, _ = command(replace(spec, replica=replica))
+    assert json.loads(value(argv, "--speculative-config")) == {
+        "method": "ngram",
+        "num_speculative_tokens": count,
+        "prompt_lookup_min": length,
+        "prompt_lookup_max": length,
+    }
+    assert "--logits-processors" not in argv, "the engine refuses to start with both"
+
+
+@pytest.mark.parametrize(("task", "ours"), [("generate", ["--logits-processors"]), (EMBED, []), (SCORE, [])])
+def test_what_guesses_nothing_samples_by_our_plug_in_where_it_writes(task: str, ours: list[str]) -> None:
+    argv, _ = command(replace(ON_CPU, replica=replace(REPLICA, task=task)))
+    assert [flag for flag in ("--speculative-config", "--logits-processors") if flag in argv] == ours
 
 
 def test_precisions_become_flags_or_a_refusal() -> None:

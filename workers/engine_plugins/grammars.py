@@ -60,9 +60,12 @@ def bounded(grammar: Any) -> Any:
             self.allowance = Allowance()
 
         def accept_tokens(self, request_id: str, tokens: list[int]) -> bool:
-            self.allowance.add(len(tokens))
             with self.allowance.spending():
                 return bool(super().accept_tokens(request_id, tokens))
+
+        def rollback(self, num_tokens: int) -> None:
+            with self.allowance.spending():
+                super().rollback(num_tokens)
 
         def validate_tokens(self, tokens: list[int]) -> list[int]:
             with self.allowance.spending():
@@ -89,8 +92,11 @@ def accepting(accept: Callable[..., Any]) -> Callable[..., bool]:
         if asked is not None and getattr(asked.grammar, "is_cut", False):
             _end(request, tokens)
             return True
-        accepted = bool(accept(engine, request, tokens))
         allowance = asked and getattr(asked.grammar, "allowance", None)
+        if allowance:
+            # Only here: a grammar is also asked about tokens that are guessed, and come to nothing.
+            allowance.add(len(tokens))
+        accepted = bool(accept(engine, request, tokens))
         if allowance and allowance.is_spent:
             asked.grammar.is_cut = True
             request.max_tokens = min(request.max_tokens, request.num_output_tokens + 1)

@@ -15,6 +15,7 @@ from controlplane.config import Settings
 from controlplane.db import now
 from controlplane.resources.deployed_models.states import mark as mark_model
 from controlplane.resources.deployments.deletion import KEPT_AFTER_DELETE
+from controlplane.resources.deployments.engine import DRAFT_TOKENS
 from controlplane.resources.deployments.states import DELETED, Replica, mark, mark_replica
 from controlplane.resources.tables import (
     DeployedModelRow,
@@ -108,6 +109,8 @@ def engine_of(settings: Settings, rows: Rows) -> ReplicaSpec:
         tool_parser=base.call_form.parser,
         kv_cache_gib=settings.engine_kv_cache_gib,
         task=base.task,
+        ngram_length=deployment.ngram_speculation_length,
+        draft_tokens=deployment.draft_token_count or DRAFT_TOKENS,
     )
 
 

@@ -63,7 +63,12 @@ def read_registry() -> dict[str, Any]:
 
 def _facts(names: Any) -> dict[str, dict[str, Any]]:
     from vllm.model_executor.models import registry
-    from vllm.model_executor.models.interfaces import supports_lora, supports_multimodal
+    from vllm.model_executor.models.interfaces import (
+        has_inner_state,
+        is_hybrid,
+        supports_lora,
+        supports_multimodal,
+    )
 
     found = {}
     for name in sorted(names):
@@ -71,6 +76,8 @@ def _facts(names: Any) -> dict[str, dict[str, Any]]:
         if model is None:
             continue
         found[name] = {"supports_lora": bool(supports_lora(model))}
+        if has_inner_state(model) or is_hybrid(model):
+            found[name]["recurrent"] = True
         if supports_multimodal(model):
             found[name] |= {f"reads_{kind}": _reads(model, kind) for kind in ("image", "audio")}
     return found

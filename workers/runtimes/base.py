@@ -203,6 +203,10 @@ class ReplicaSpec:
     """Memory of the KV cache of an engine on the CPU."""
     task: str = "generate"
     """What it is to do, one of `controlplane.checks.architectures`."""
+    ngram_length: int = 0
+    """Of the last tokens how many are looked for earlier, to guess those that follow; 0 guesses none."""
+    draft_tokens: int = 1
+    """Guessed at a time."""
 
 
 @dataclass(frozen=True)

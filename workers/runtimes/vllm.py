@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,10 +40,7 @@ GPU_ONLY_PRECISIONS = frozenset({"FP8", "FP8_MM", "FP8_KV"})
 
 
 TASK_FLAGS: dict[str, tuple[str, ...]] = {
-    GENERATE: (
-        *("--structured-outputs-config", STRUCTURED_OUTPUTS),
-        *("--logits-processors", SAMPLING_PLUGIN),
-    ),
+    GENERATE: ("--structured-outputs-config", STRUCTURED_OUTPUTS),
     # Any number of dimensions is given: whether a model was trained for fewer, its files seldom say.
     EMBED: ("--runner", "pooling", "--convert", "embed", "--hf-overrides", '{"is_matryoshka": true}'),
     SCORE: ("--runner", "pooling"),
@@ -87,6 +85,8 @@ def engine_command(
     argv += ["--enable-per-request-metrics", "--shutdown-timeout", str(DRAIN_SECONDS)]
     argv += ["--max-num-seqs", str(REQUESTS_ON_CPU if spec.on_cpu else REQUESTS_ON_GPU)]
     argv += TASK_FLAGS[replica.task]
+    if replica.task == GENERATE:
+        argv += sampling_flags(replica)
     argv += precision_flags(replica.precision, spec.on_cpu)
     if replica.max_model_len is not None:
         argv += ["--max-model-len", str(replica.max_model_len)]
@@ -109,6 +109,19 @@ def precision_flags(precision: str, on_cpu: bool) -> tuple[str, ...]:
     if on_cpu and precision in GPU_ONLY_PRECISIONS:
         raise UnsupportedPrecision(f"precision {precision} needs a GPU, and this node serves on the CPU")
     return PRECISION_FLAGS[precision]
+
+
+def sampling_flags(replica: ReplicaSpec) -> tuple[str, ...]:
+    """The engine cannot both guess ahead and sample by a plug-in; the gateway refuses what that would do."""
+    if not replica.ngram_length:
+        return ("--logits-processors", SAMPLING_PLUGIN)
+    asked = {
+        "method": "ngram",
+        "num_speculative_tokens": replica.draft_tokens,
+        "prompt_lookup_min": replica.ngram_length,
+        "prompt_lookup_max": replica.ngram_length,
+    }
+    return ("--speculative-config", json.dumps(asked))
 
 
 def lora_flags(replica: ReplicaSpec) -> list[str]:
@@ -158,6 +171,8 @@ def cpu_environment(spec: EngineSpec) -> dict[str, str]:
         "VLLM_CPU_KVCACHE_SPACE": str(spec.replica.kv_cache_gib),
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         "OMP_NUM_THREADS": str(spec.cpu_threads),
+        # What guesses ahead sets the threads of all to its own number, which is that of the cores.
+        "NUMBA_NUM_THREADS": str(spec.cpu_threads),
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         "TORCH_COMPILE_DISABLE": "1",
         "CUDA_VISIBLE_DEVICES": "",

@@ -31,6 +31,8 @@ class ShapeRules:
     """Versions need not be validated, and what the request says itself wins over the shape."""
     risk_accepted: bool = False
     """The caller wants no shape, and says so."""
+    without_speculation: bool = False
+    """What a shape says of guessing tokens ahead is left out."""
 
 
 def readable_versions(caller: Caller, table: Any = DeploymentShapeVersionRow) -> ColumnElement[bool]:
@@ -139,23 +141,26 @@ def fits(
     session: AsyncSession, row: DeploymentShapeVersionRow, base: ModelRow, wanted: Mapping[str, Any]
 ) -> bool:
     """Whether the shape says nothing against what is wanted, and an engine could be started with both."""
-    settings = settings_of(row)
-    if contradictions(settings, wanted):
+    if contradictions(row, wanted):
         return False
     try:
-        check_engine(session, EngineSettings(**filled(settings, wanted)), base)
+        check_engine(session, EngineSettings(**filled(settings_of(row), wanted)), base)
     except ApiError:
         return False
     return True
 
 
-def contradictions(shape: EngineSettings, wanted: Mapping[str, Any]) -> list[str]:
-    """The settings of which shape and request say something different."""
-    return [
-        field
+def contradictions(row: DeploymentShapeVersionRow, wanted: Mapping[str, Any]) -> dict[str, str]:
+    """The settings of which shape and request say something different, and what the shape says."""
+    shape = settings_of(row)
+    found = {
+        field: shown(getattr(shape, field))
         for field in OF_THE_ENGINE
         if field in wanted and says(shape, field) and wanted[field] != getattr(shape, field)
-    ]
+    }
+    if wanted.get("ngram_speculation_length") and snapshot_of(row).disable_speculative_decoding:
+        found["ngram_speculation_length"] = "disableSpeculativeDecoding is true"
+    return found
 
 
 def says(shape: EngineSettings, field: str) -> bool:
@@ -163,11 +168,10 @@ def says(shape: EngineSettings, field: str) -> bool:
     return getattr(shape, field) != LEFT_OPEN[field] or field == "enable_addons"
 
 
-def refuse_contradictions(name: str, shape: EngineSettings, wanted: Mapping[str, Any]) -> None:
-    for field in contradictions(shape, wanted):
-        theirs, ours = wanted[field], getattr(shape, field)
+def refuse_contradictions(row: DeploymentShapeVersionRow, wanted: Mapping[str, Any]) -> None:
+    for field, said in contradictions(row, wanted).items():
         raise invalid(
-            f"{to_camel(field)} is {shown(theirs)}, and {shown(ours)} in {name}; "
+            f"{to_camel(field)} is {shown(wanted[field])}, and {said} in {row.name}; "
             "leave it unset, name another shape, or set skipShapeValidation",
             to_camel(field),
         )
@@ -185,7 +189,7 @@ async def refuse_leaving_shape(session: AsyncSession, name: str, wanted: Mapping
         )
     )
     if row is not None:
-        refuse_contradictions(row.name, settings_of(row), wanted)
+        refuse_contradictions(row, wanted)
 
 
 def settings_of(row: DeploymentShapeVersionRow) -> EngineSettings:
@@ -236,5 +240,5 @@ async def choose_version(
             f"{row.name} is for {row.snapshot['baseModel']}, and baseModel is {base.name}", "deploymentShape"
         )
     if not rules.skip_validation:
-        refuse_contradictions(row.name, settings_of(row), wanted)
+        refuse_contradictions(row, wanted)
     return row

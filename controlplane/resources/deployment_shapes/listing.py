@@ -42,6 +42,8 @@ OWN_SHAPES = Listing(
         "enable_addons": boolean(DeploymentShapeRow.enable_addons),
         "disable_speculative_decoding": boolean(DeploymentShapeRow.disable_speculative_decoding),
         "max_context_length": integer(DeploymentShapeRow.max_context_length),
+        "ngram_speculation_length": integer(DeploymentShapeRow.ngram_speculation_length),
+        "draft_token_count": integer(DeploymentShapeRow.draft_token_count),
         "preset_type": enum(DeploymentShapeRow.preset_type, PRESET_TYPES),
     },
     order="create_time",
@@ -72,6 +74,8 @@ def _snapshot_fields(place: str = "") -> dict[str, Field]:
             json_boolean(snapshot, "disableSpeculativeDecoding"), nullable=False
         ),
         "max_context_length": integer(json_integer(snapshot, "maxContextLength"), nullable=False),
+        "ngram_speculation_length": integer(json_integer(snapshot, "ngramSpeculationLength"), nullable=False),
+        "draft_token_count": integer(json_integer(snapshot, "draftTokenCount"), nullable=False),
         "preset_type": enum(json_text(snapshot, "presetType"), PRESET_TYPES, nullable=False),
     }
     return {place + path: field for path, field in fields.items()}

@@ -5,7 +5,12 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from controlplane.resources.deployments.enums import AcceleratorType, Precision, PresetType
-from controlplane.resources.deployments.schemas import UNSUPPORTED_ENGINE_FIELDS, Deployment
+from controlplane.resources.deployments.schemas import (
+    UNSUPPORTED_ENGINE_FIELDS,
+    Deployment,
+    DraftTokens,
+    NgramLength,
+)
 from controlplane.resources.tables import DeploymentShapeRow, DeploymentShapeVersionRow
 from controlplane.rest.schema import ApiModel, Int64, Timestamp, output_only
 
@@ -39,11 +44,11 @@ class DeploymentShape(ApiModel):
         default=False, description="Has no effect: the size of a deployment is not validated."
     )
     enable_addons: bool = False
-    draft_token_count: int = 0
+    draft_token_count: DraftTokens = 0
     draft_model: str = ""
-    ngram_speculation_length: int = 0
+    ngram_speculation_length: NgramLength = 0
     disable_speculative_decoding: bool = Field(
-        default=False, description="Has no effect: nothing is decoded speculatively."
+        default=False, description="Deployments of this shape guess nothing ahead, and may not ask for it."
     )
     enable_session_affinity: bool = False
     num_lora_device_cached: int = 0
@@ -111,6 +116,8 @@ def shape_message(row: DeploymentShapeRow) -> DeploymentShape:
         disable_deployment_size_validation=row.disable_deployment_size_validation,
         enable_addons=row.enable_addons,
         disable_speculative_decoding=row.disable_speculative_decoding,
+        draft_token_count=row.draft_token_count,
+        ngram_speculation_length=row.ngram_speculation_length,
         max_context_length=row.max_context_length,
         preset_type=row.preset_type,
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import select
@@ -17,6 +18,7 @@ from controlplane.resources.deployment_shapes.schemas import (
     snapshot_of,
     version_message,
 )
+from controlplane.resources.deployments.accelerators import UNSPECIFIED
 from controlplane.resources.deployments.engine import OF_THE_ENGINE, EngineSettings, check_engine
 from controlplane.resources.models.service import find_readable
 from controlplane.resources.models.states import HF_BASE_MODEL
@@ -78,10 +80,13 @@ def check_settings(session: AsyncSession, row: DeploymentShapeRow, base: ModelRo
 
     Accelerators may be others than this machine has: the shape fits nothing then, until it has them.
     """
-    settings = EngineSettings(
-        enable_addons=row.enable_addons, precision=row.precision, max_context_length=row.max_context_length
-    )
-    check_engine(session, settings, base)
+    anywhere = replace(EngineSettings.of(row), accelerator_type=UNSPECIFIED, accelerator_count=0)
+    check_engine(session, anywhere, base)
+    if row.disable_speculative_decoding and row.ngram_speculation_length:
+        raise invalid(
+            "disableSpeculativeDecoding and ngramSpeculationLength exclude each other",
+            "ngramSpeculationLength",
+        )
 
 
 async def add_version(session: AsyncSession, row: DeploymentShapeRow) -> DeploymentShapeVersionRow:

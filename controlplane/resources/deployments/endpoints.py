@@ -48,10 +48,12 @@ Shapeless = Annotated[
         description="Says that no shape is wanted, and excludes deploymentShape. Nobody has to say so.",
     ),
 ]
-# What clients may ask to be left out, and never is in.
 NoDraft = Annotated[
     bool,
-    Query(alias="disableSpeculativeDecoding", description="Has no effect: nothing is decoded speculatively."),
+    Query(
+        alias="disableSpeculativeDecoding",
+        description="Nothing is guessed ahead, whatever the shape says; excludes ngramSpeculationLength.",
+    ),
 ]
 NoImages = Annotated[
     bool, Query(alias="skipImageTagValidation", description="Has no effect: image tags are not looked at.")
@@ -77,7 +79,12 @@ async def create_deployment(
     skip_image_tag_validation: NoImages = False,
     dry_run: Annotated[bool, Query(alias="dryRun", description="The older name of validateOnly.")] = False,
 ) -> Response:
-    rules = ShapeRules(ctx.settings.platform_account, skip_shape_validation, accept_shapeless_risk)
+    rules = ShapeRules(
+        ctx.settings.platform_account,
+        skip_shape_validation,
+        accept_shapeless_risk,
+        disable_speculative_decoding,
+    )
     async with ctx.work(caller) as work:
         row, base = await service.create_deployment(
             work.session, caller, deployment_id, body, rules, deploy_base=not disable_auto_deploy

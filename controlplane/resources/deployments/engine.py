@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from controlplane.checks.architectures import GENERATE, architectures
 from controlplane.errors import invalid
 from controlplane.node_pools import NODE_POOLS
 from controlplane.resources.deployments.accelerators import (
@@ -35,6 +36,10 @@ class Settings(Protocol):
     def precision(self) -> str: ...
     @property
     def max_context_length(self) -> int: ...
+    @property
+    def ngram_speculation_length(self) -> int: ...
+    @property
+    def draft_token_count(self) -> int: ...
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,8 @@ class EngineSettings:
     accelerator_count: int = 0
     precision: str = "PRECISION_UNSPECIFIED"
     max_context_length: int = 0
+    ngram_speculation_length: int = 0
+    draft_token_count: int = 0
 
     @classmethod
     def of(cls, source: Any) -> EngineSettings:
@@ -55,6 +62,10 @@ class EngineSettings:
 
 OF_THE_ENGINE = tuple(field.name for field in fields(EngineSettings))
 LEFT_OPEN = {field.name: field.default for field in fields(EngineSettings)}
+DRAFT_TOKENS = 4
+"""How many tokens are guessed at a time, where the deployment does not say."""
+SPECULATION = ("ngram_speculation_length", "draft_token_count")
+"""The settings that say whether, and how, tokens are guessed ahead."""
 
 
 def check_engine(session: AsyncSession, settings: Settings, base: ModelRow) -> None:
@@ -75,6 +86,28 @@ def check_engine(session: AsyncSession, settings: Settings, base: ModelRow) -> N
         )
     if settings.enable_addons and base.facts.get("supports_lora") is False:
         raise invalid(f"the engine serves no addons on {base.name}", "enableAddons")
+    check_speculation(settings, base)
+
+
+def check_speculation(settings: Settings, base: ModelRow) -> None:
+    if settings.ngram_speculation_length and base.task != GENERATE:
+        raise invalid(
+            f"{base.name} writes no text, so that ngramSpeculationLength has nothing to guess",
+            "ngramSpeculationLength",
+        )
+    known = architectures().get(base.facts.get("architecture", ""))
+    if settings.ngram_speculation_length and known and known.recurrent:
+        raise invalid(
+            f"{base.name} is a {known.name}, whose state cannot take back what ngramSpeculationLength "
+            "has guessed",
+            "ngramSpeculationLength",
+        )
+    if settings.draft_token_count and not settings.ngram_speculation_length:
+        raise invalid(
+            f"draftTokenCount {settings.draft_token_count} needs ngramSpeculationLength: "
+            "it says how many tokens are guessed at a time",
+            "draftTokenCount",
+        )
 
 
 def check_precision(precision: str, *, on_gpus: bool) -> None:

@@ -47,6 +47,8 @@ LISTING = Listing(
         "precision": enum(DeploymentRow.precision, PRECISIONS),
         "max_context_length": integer(DeploymentRow.max_context_length),
         "enable_addons": boolean(DeploymentRow.enable_addons),
+        "ngram_speculation_length": integer(DeploymentRow.ngram_speculation_length),
+        "draft_token_count": integer(DeploymentRow.draft_token_count),
         "cluster": constant(""),
         "region": constant("REGION_UNSPECIFIED"),
         "num_peft_device_cached": constant(0),

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, StringConstraints
 
 from controlplane.resources.deployments.autoscaling import AutoscalingPolicy
+from controlplane.resources.deployments.engine import DRAFT_TOKENS
 from controlplane.resources.deployments.enums import (
     AcceleratorType,
     BucketType,
@@ -19,7 +20,10 @@ from controlplane.rest.schema import ApiModel, OneOf, Status, Timestamp, not_ret
 
 MAX_REPLICAS = 1000
 
-NO_DRAFT = "speculative decoding is not available yet"
+MOST_GUESSES = 8
+"""Tokens guessed at a time. A grammar follows each of them, on the time that its answer is allowed."""
+
+NO_DRAFT = "no second model guesses ahead; set ngramSpeculationLength to guess from the text itself"
 NO_DIRECT_ROUTE = "every request goes through the gateway"
 NO_HOT_LOAD = "hot loading is not available"
 NO_VERSIONS = "models have no versions"
@@ -27,11 +31,29 @@ NO_VERSIONS = "models have no versions"
 # What neither deployments nor their shapes can have.
 UNSUPPORTED_ENGINE_FIELDS = {
     "draft_model": NO_DRAFT,
-    "draft_token_count": NO_DRAFT,
-    "ngram_speculation_length": NO_DRAFT,
     "enable_session_affinity": "requests are not routed by user yet",
 }
 
+NgramLength = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=100,
+        description="How many of the last tokens are looked for earlier in the prompt and the answer; what "
+        "followed them there is guessed to follow again. 0 guesses nothing. Answers stay as likely as they "
+        "were, and come faster where they repeat what is there. Requests with `min_p`, `logit_bias`, "
+        "`typical_p` or `mirostat_target` are refused where tokens are guessed.",
+    ),
+]
+DraftTokens = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=MOST_GUESSES,
+        description=f"How many tokens are guessed at a time; {DRAFT_TOKENS} when unset. "
+        "Only with ngramSpeculationLength.",
+    ),
+]
 AnnotationKey = Annotated[str, StringConstraints(min_length=1, max_length=63)]
 AnnotationValue = Annotated[str, StringConstraints(max_length=1000)]
 
@@ -73,7 +95,8 @@ class Deployment(ApiModel):
         "expire_time": "deployments do not expire",
         "max_with_revocable_replica_count": "there is no revocable capacity",
         **UNSUPPORTED_ENGINE_FIELDS,
-        "enable_mtp": NO_DRAFT,
+        "enable_mtp": "models are served without heads that guess ahead; set ngramSpeculationLength to guess "
+        "from the text itself",
         "direct_route_api_keys": NO_DIRECT_ROUTE,
         "direct_route_type": NO_DIRECT_ROUTE,
         "deployment_template": "deployment templates are not available; set the fields themselves",
@@ -131,8 +154,8 @@ class Deployment(ApiModel):
     num_peft_device_cached: int = output_only(0)
     enable_hot_reload_latest_addon: bool = False
     draft_model: str = ""
-    draft_token_count: int = 0
-    ngram_speculation_length: int = 0
+    draft_token_count: DraftTokens = 0
+    ngram_speculation_length: NgramLength = 0
     enable_mtp: bool = False
     enable_session_affinity: bool = False
     direct_route_api_keys: list[str] = Field(default_factory=list)
@@ -231,6 +254,8 @@ def deployment_message(row: DeploymentRow, base: ModelRow, counts: dict[str, int
         accelerator_type=row.accelerator_type,
         precision=row.precision,
         max_context_length=row.max_context_length,
+        draft_token_count=row.draft_token_count,
+        ngram_speculation_length=row.ngram_speculation_length,
         enable_addons=row.enable_addons,
         disable_deployment_size_validation=row.disable_deployment_size_validation,
         deployment_shape=row.deployment_shape,

@@ -4,6 +4,7 @@ import uuid
 from collections import defaultdict
 from typing import Any
 
+from pydantic.alias_generators import to_camel
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -30,6 +31,7 @@ from controlplane.resources.deployments.autoscaling import (
 from controlplane.resources.deployments.engine import (
     LEFT_OPEN,
     OF_THE_ENGINE,
+    SPECULATION,
     EngineSettings,
     check_engine,
 )
@@ -112,10 +114,20 @@ async def chosen_settings(
 ) -> dict[str, Any]:
     """The engine's settings: the request's, and the shape's where the request says nothing."""
     wanted = stated(given)
+    if rules.without_speculation:
+        refuse_speculation(wanted)
     if not given.get("deployment_shape"):
         return {**LEFT_OPEN, **wanted}
     version = await choose_version(session, caller, given["deployment_shape"], base, wanted, rules)
-    return {**filled(settings_of(version), wanted), "deployment_shape": version.name}
+    settings = filled(settings_of(version), wanted)
+    if rules.without_speculation:
+        settings |= {field: LEFT_OPEN[field] for field in SPECULATION}
+    return {**settings, "deployment_shape": version.name}
+
+
+def refuse_speculation(wanted: dict[str, Any]) -> None:
+    for field in (to_camel(field) for field in SPECULATION if field in wanted):
+        raise invalid(f"disableSpeculativeDecoding and {field} exclude each other", field)
 
 
 async def find_base(session: AsyncSession, caller: Caller, given: str) -> ModelRow:

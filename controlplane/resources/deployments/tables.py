@@ -42,6 +42,8 @@ class DeploymentRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     accelerator_count: Mapped[int] = mapped_column(default=0)
     precision: Mapped[str] = mapped_column(String(40), default="PRECISION_UNSPECIFIED")
     max_context_length: Mapped[int] = mapped_column(default=0)
+    ngram_speculation_length: Mapped[int] = mapped_column(default=0, server_default="0")
+    draft_token_count: Mapped[int] = mapped_column(default=0, server_default="0")
     disable_deployment_size_validation: Mapped[bool] = mapped_column(default=False, server_default="false")
     deployment_shape: Mapped[str] = mapped_column(default="", server_default="")
     """The full name of the version of a shape that its settings were taken from."""

@@ -27,7 +27,8 @@ from controlplane.rest.schema import (
     output_only,
 )
 
-NO_DRAFT = "speculative decoding is not available yet"
+NO_DRAFT = "no second model guesses ahead; a deployment's ngramSpeculationLength guesses from the text itself"
+NO_HEADS = "models are served without heads that guess ahead"
 FROM_FILES = "Read from the files; where a client said something else, the check's answer warns of it."
 CheckpointFormat = Annotated[str, OneOf(*CHECKPOINT_FORMATS)]
 Precision = Annotated[str, OneOf(*PRECISIONS)]
@@ -39,7 +40,7 @@ class BaseModelDetails(ApiModel):
     unsupported: ClassVar[dict[str, str]] = {
         "world_size": "checkpoints are not cut up beforehand; the deployment's acceleratorCount does that",
         "supports_fireattention": "models are served by another engine",
-        "supports_mtp": NO_DRAFT,
+        "supports_mtp": NO_HEADS,
     }
 
     world_size: int = 1
