@@ -85,8 +85,10 @@ def read_gbnf(text: str) -> dict[str, Expression]:
     except GrammarError as error:
         if error.rule is None:
             raise GbnfError(str(error)) from None
-        message = str(error) if str(error).startswith("there is no") else f"rule '{error.rule}': {error}"
-        raise _error(text, reader.place_of(error), message) from None
+        # What was made of a rule on the way is called after it, with a space that no name has.
+        own = error.rule.partition(" ")[0]
+        message = str(error) if str(error).startswith("there is no") else f"rule '{own}': {error}"
+        raise _error(text, reader.place_of(error, own), message) from None
 
 
 def _error(text: str, at: int, message: str) -> GbnfError:
@@ -106,12 +108,12 @@ class _Reader:
         self._defined: dict[str, int] = {}
         self._used: dict[str, int] = {}
 
-    def place_of(self, error: GrammarError) -> int:
+    def place_of(self, error: GrammarError, rule: str) -> int:
         """Where a missing rule is asked for, or else where the rule to blame is defined."""
         missing = next((name for name in self._used if name not in self._defined), None)
         if missing is not None and str(error) == f"there is no rule '{missing}'":
             return self._used[missing]
-        return self._defined[error.rule or ""]
+        return self._defined[rule]
 
     def rules(self) -> dict[str, Expression]:
         rules: dict[str, Expression] = {}

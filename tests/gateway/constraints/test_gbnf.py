@@ -2,8 +2,10 @@
 
 import pytest
 
+from gateway.constraints import gbnf
 from gateway.constraints.engine import written
 from gateway.constraints.gbnf import GbnfError, read_gbnf
+from gateway.constraints.grammar import GrammarError
 from tests.gateway.constraints.sampling import END, Follower, accepts
 from tests.work import calls_of
 
@@ -195,3 +197,12 @@ def test_reading_a_grammar_takes_no_time_to_speak_of(grammar):
             assert str(error)
 
     assert calls_of(read) < 2_000_000
+
+
+def test_a_rule_that_was_made_on_the_way_is_told_as_the_one_it_was_made_of(monkeypatch):
+    def blame(rules):
+        raise GrammarError("its recursion can be read in too many ways", "word 1 2")
+
+    monkeypatch.setattr(gbnf, "require_moderate", blame)
+    with pytest.raises(GbnfError, match=r"^line 2, column 1: rule 'word': its recursion"):
+        read_gbnf('root ::= "<" word\nword ::= [a-z] word | ">"')
