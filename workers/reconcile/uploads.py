@@ -126,10 +126,11 @@ def refuse_others(arrived: Mapping[str, Mapping[str, Any]], incoming: Mapping[st
 
 
 def small_files(store: ObjectStore, row: Any, incoming: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """The checksums of files that are read at once, for an upload whose check stopped before it took any."""
+    """The checksums of those announced that are read at once, where the check stopped before it took any."""
     found = {}
     for name, file in incoming.items():
-        stored = store.head(row.prefix + name) if file["size"] <= USUAL_PART_BYTES else None
+        is_read = file.get("announced") and file["size"] <= USUAL_PART_BYTES
+        stored = store.head(row.prefix + name) if is_read else None
         if stored is not None and stored.size == file["size"]:
             read = b"".join(store.open_stream(row.prefix + name))
             found[name] = {"sha256": hashlib.sha256(read).hexdigest()}
