@@ -17,6 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from controlplane.config import Settings
+from controlplane.content_hash import content_sha256
 from controlplane.storage import ObjectStore
 from workers.runtimes import cache_room, cache_uses
 from workers.runtimes.base import ModelFile
@@ -58,9 +59,12 @@ stage_model(Slow(), sys.argv[2], files, Path(sys.argv[1]), keeper=Keeper("slow")
 
 
 class Stored(NamedTuple):
-    uid: str
     prefix: str
     files: list[ModelFile]
+
+    @property
+    def folder(self) -> str:
+        return content_sha256({file.name: file.sha256 for file in self.files})
 
     @property
     def size(self) -> int:
@@ -72,13 +76,12 @@ def stored(object_store: ObjectStore) -> Callable[..., Stored]:
     """Another model of two files in the object store."""
 
     def store(size: int = SIZE) -> Stored:
-        uid = str(uuid.uuid4())
-        prefix, files = f"accounts/a/models/{uid}/", []
+        prefix, files = f"accounts/a/models/{uuid.uuid4()}/", []
         for number in (1, 2):
             data = os.urandom(size // 2)
             object_store.put_bytes(f"{prefix}file-{number}", data)
             files.append(ModelFile(f"file-{number}", len(data), hashlib.sha256(data).hexdigest()))
-        return Stored(uid, prefix, files)
+        return Stored(prefix, files)
 
     return store
 
@@ -130,7 +133,7 @@ def test_what_was_used_longest_ago_makes_way(
     age(pull(second), 200)
     age(pull(first), 100)  # used again
     pull(third, limit=2 * SIZE)
-    assert names(tmp_path) == {first.uid, third.uid}
+    assert names(tmp_path) == {first.folder, third.folder}
 
 
 @pytest.mark.usefixtures("impatient")
@@ -150,11 +153,11 @@ def test_what_an_engine_uses_stays_until_it_is_killed(
         f"the node's cache is full: of the {SIZE} bytes that it may hold {SIZE} are in use, "
         f"and the files need {SIZE}"
     )
-    assert names(tmp_path) == {served.uid}
+    assert names(tmp_path) == {served.folder}
     engine.kill()
     engine.wait()
     pull(other, limit=SIZE)
-    assert names(tmp_path) == {other.uid}
+    assert names(tmp_path) == {other.folder}
     assert list((tmp_path / "staging").iterdir()) == []
 
 
@@ -173,9 +176,9 @@ def test_what_was_just_brought_is_kept_for_an_engine_that_is_yet_to_start(
     pull(coming, holder="coming")
     with pytest.raises(StagingError, match="is full"):
         pull(stored(), limit=SIZE)
-    age(tmp_path / "uses" / coming.uid / "coming", 2 * cache_uses.PROMISE_SECONDS)
+    age(tmp_path / "uses" / coming.folder / "coming", 2 * cache_uses.PROMISE_SECONDS)
     pull(stored(), limit=SIZE)
-    assert coming.uid not in names(tmp_path)
+    assert coming.folder not in names(tmp_path)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -252,7 +255,7 @@ def test_what_a_killed_pull_left_behind_makes_way_first(
     (left / "file").write_bytes(b"x" * SIZE)
     new = stored()
     pull(new, limit=2 * SIZE)
-    assert names(tmp_path) == {kept.uid, new.uid}
+    assert names(tmp_path) == {kept.folder, new.folder}
     assert not left.exists()
 
 
@@ -287,12 +290,12 @@ def test_without_a_limit_a_tenth_of_the_disk_stays_free_if_what_is_unused_suffic
     age(pull(first), 200)
     age(pull(second), 100)
     pull(third)
-    assert names(tmp_path) == {second.uid, third.uid}
+    assert names(tmp_path) == {second.folder, third.folder}
     hold(tmp_path, "everybody")
-    for uid in (second.uid, third.uid):
-        note_use(tmp_path, uid, "everybody")
+    for folder in (second.folder, third.folder):
+        note_use(tmp_path, folder, "everybody")
     pull(first)
-    assert names(tmp_path) == {first.uid, second.uid, third.uid}, "it is a wish, and no limit"
+    assert names(tmp_path) == {first.folder, second.folder, third.folder}, "it is a wish, and no limit"
 
 
 def measured(cache: Path) -> int:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from controlplane.content_hash import content_sha256
 from controlplane.storage import ObjectNotFound, StorageUnavailable
 from workers.runtimes import node_cache
 from workers.runtimes.base import ModelFile
@@ -18,6 +21,7 @@ from workers.runtimes.node_cache import StagingError, stage_adapter, stage_model
 UID = "0f" * 16
 PREFIX = f"accounts/a/models/{UID}/"
 CONTENT = {"config.json": b"{}", "model.safetensors": b"w" * 3_000_000}
+FOLDER = content_sha256({name: hashlib.sha256(data).hexdigest() for name, data in CONTENT.items()})
 
 
 class DictionaryStore:
@@ -57,18 +61,37 @@ def staging_folders(cache: Path) -> list[Path]:
 def refusal(store: DictionaryStore, files: list[ModelFile], cache: Path) -> StagingError:
     with pytest.raises(StagingError) as caught:
         stage_model(store, PREFIX, files, cache, UID)
-    assert not (cache / "models" / UID).exists()
+    assert not list((cache / "models").glob("*"))
     assert staging_folders(cache) == []
     return caught.value
 
 
-def test_files_are_staged_once_under_the_uid(store: DictionaryStore, tmp_path: Path) -> None:
+def test_files_are_staged_once_under_the_hash_of_them_all(store: DictionaryStore, tmp_path: Path) -> None:
     path = stage_model(store, PREFIX, listed(CONTENT), tmp_path, UID)
-    assert path == tmp_path / "models" / UID
+    assert path == tmp_path / "models" / FOLDER
     assert {file.name: file.read_bytes() for file in path.iterdir()} == CONTENT
-    assert stage_model(store, PREFIX, listed(CONTENT), tmp_path) == path, "the uid is the end of the prefix"
+    assert stage_model(store, PREFIX, listed(CONTENT), tmp_path) == path
     assert len(store.reads) == len(CONTENT)
     assert staging_folders(tmp_path) == []
+
+
+def test_another_account_s_copy_of_a_model_is_not_fetched_again(
+    store: DictionaryStore, tmp_path: Path
+) -> None:
+    first = stage_model(store, PREFIX, listed(CONTENT), tmp_path, UID)
+    store.objects.clear()
+    theirs = f"accounts/b/models/{'1e' * 16}/"
+    assert stage_model(store, theirs, listed(CONTENT), tmp_path) == first
+
+
+def test_models_of_unknown_checksums_are_kept_apart_by_their_uids(
+    store: DictionaryStore, tmp_path: Path
+) -> None:
+    unknown = [replace(file, sha256="") for file in listed(CONTENT)]
+    assert stage_model(store, PREFIX, unknown, tmp_path) == tmp_path / "models" / UID
+    theirs = f"accounts/b/models/{'1e' * 16}/"
+    with pytest.raises(StagingError, match="is missing"):
+        stage_model(store, theirs, unknown, tmp_path)
 
 
 def test_two_that_stage_at_once_download_once(store: DictionaryStore, tmp_path: Path) -> None:
@@ -80,11 +103,11 @@ def test_two_that_stage_at_once_download_once(store: DictionaryStore, tmp_path: 
     ]
     for thread in threads:
         thread.start()
-    assert not (tmp_path / "models" / UID).exists(), "what is not whole is not there"
+    assert not list((tmp_path / "models").glob("*")), "what is not whole is not there"
     store.gate.set()
     for thread in threads:
         thread.join()
-    assert paths == [tmp_path / "models" / UID] * 4
+    assert paths == [tmp_path / "models" / FOLDER] * 4
     assert len(store.reads) == len(CONTENT)
 
 
@@ -138,11 +161,11 @@ def test_names_that_could_leave_the_folder_are_refused(
 def test_a_uid_is_no_path(store: DictionaryStore, tmp_path: Path) -> None:
     for uid in ("..", "a/..", ""):
         with pytest.raises(StagingError, match="no uid"):
-            stage_model(store, "accounts/a/models/..", listed(CONTENT), tmp_path, uid)
+            stage_model(store, "accounts/a/models/..", [ModelFile("config.json", 2, "")], tmp_path, uid)
 
 
 def test_what_a_crash_left_behind_is_cleaned_up(store: DictionaryStore, tmp_path: Path) -> None:
-    left = tmp_path / "staging" / f"{UID}-dead"
+    left = tmp_path / "staging" / f"{FOLDER}-dead"
     left.mkdir(parents=True)
     (left / "model.safetensors").write_bytes(b"half")
     stage_model(store, PREFIX, listed(CONTENT), tmp_path, UID)
@@ -184,8 +207,10 @@ def test_an_adapter_with_other_content_has_another_path(store: DictionaryStore, 
     assert first.parent == second.parent == tmp_path / "adapters"
 
 
-def test_what_an_earlier_version_staged_is_checked_and_kept(store: DictionaryStore, tmp_path: Path) -> None:
-    folder = tmp_path / "models" / UID
+def test_what_was_written_to_since_it_was_staged_is_checked_and_kept(
+    store: DictionaryStore, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models" / FOLDER
     folder.mkdir(parents=True)
     for name, data in CONTENT.items():
         (folder / name).write_bytes(data)
@@ -193,11 +218,11 @@ def test_what_an_earlier_version_staged_is_checked_and_kept(store: DictionarySto
     assert store.reads == []
 
 
-def test_files_that_a_model_has_no_more_do_not_stay_beside_the_others(
+def test_files_that_are_not_the_model_s_do_not_stay_beside_what_is_mended(
     store: DictionaryStore, tmp_path: Path
 ) -> None:
     path = stage_model(store, PREFIX, listed(CONTENT), tmp_path, UID)
-    fewer = {"model.safetensors": CONTENT["model.safetensors"] + b"more"}
-    store.objects[PREFIX + "model.safetensors"] = fewer["model.safetensors"]
-    stage_model(store, PREFIX, listed(fewer), tmp_path, UID)
-    assert [file.name for file in path.iterdir()] == ["model.safetensors"]
+    (path / "more.json").write_bytes(b"{}")
+    os.utime(path / "config.json")
+    assert stage_model(store, PREFIX, listed(CONTENT), tmp_path, UID) == path
+    assert {file.name for file in path.iterdir()} == CONTENT.keys()

@@ -22,7 +22,7 @@ BLOCK_BYTES = 512
 """Of `st_blocks`, whatever the disk's own are."""
 KINDS = ("models", "adapters")
 ROOM_LOCK = "room"
-"""Folders' names begin with a uid, so none has a lock of this name."""
+"""Folders' names begin with a hash or a uid, so none has a lock of this name."""
 
 
 class NoRoom(Exception):

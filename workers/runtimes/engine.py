@@ -18,7 +18,7 @@ from controlplane.storage import ObjectStore
 from workers.runtimes.base import EnginePhase
 from workers.runtimes.cache_uses import Keeper, keeper_here
 from workers.runtimes.engine_failure import ERROR_MARK
-from workers.runtimes.node_cache import StagingError, models_folder, stage_model
+from workers.runtimes.node_cache import StagingError, model_folder, stage_model
 from workers.runtimes.node_settings import node_settings
 from workers.runtimes.vllm import ENGINE_SPEC, PHASE_FILE, EngineSpec, UnsupportedPrecision, engine_command
 
@@ -64,7 +64,8 @@ def stage(spec: EngineSpec, keeper: Keeper) -> None:
 
 
 def staged_path(spec: EngineSpec) -> Path:
-    return models_folder(spec.cache_dir) / spec.replica.model.uid
+    model = spec.replica.model
+    return model_folder(spec.cache_dir, model.uid, model.files)
 
 
 def refuse(code: str, reason: str, message: str, retryable: bool) -> NoReturn:

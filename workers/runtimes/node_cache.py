@@ -1,9 +1,11 @@
 """Weights on the node: downloaded once, checked, and shared by every engine and trainer here.
 
-CACHE/models/<uid>/           whole and checked: a folder with this name is complete
-CACHE/adapters/<uid>-<hash>/  the same; the hash is of the files, because engines cache by path
-CACHE/staging/<uid>-<random>/ on its way, or left behind by a crash
-CACHE/locks/<folder>          held while somebody stages it, or removes it
+CACHE/models/<hash>/             whole and checked: a folder with this name is complete. The hash is of its
+                                 files, so that equal models of several accounts are here once; it is the
+                                 uid where a checksum is not known
+CACHE/adapters/<uid>-<hash>/     the same; the hash is there because engines cache by path
+CACHE/staging/<folder>-<random>/ on its way, or left behind by a crash
+CACHE/locks/<folder>             held while somebody stages it, or removes it
 
 What is in use, and what makes way for others, is in `cache_uses` and `cache_room`.
 """
@@ -21,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
+from controlplane.content_hash import content_sha256
 from controlplane.storage import ObjectNotFound, StorageUnavailable
 from workers.runtimes.cache_room import NoRoom, disk_full, taking_room
 from workers.runtimes.cache_uses import Keeper, locked, note_use
@@ -76,7 +79,7 @@ def stage_model(
     keeper's holder lives; without one nothing else is touched. Waits while another process stages the same
     model. Raises StagingError.
     """
-    target = models_folder(cache_dir) / _checked_uid(uid or prefix.rstrip("/"))
+    target = model_folder(cache_dir, uid or prefix.rstrip("/"), files)
     return _stage(store, prefix, files, cache_dir, target, keeper)
 
 
@@ -95,8 +98,14 @@ def stage_adapter(
     return _stage(store, prefix, files, cache_dir, cache_dir.absolute() / "adapters" / folder, keeper)
 
 
-def models_folder(cache_dir: Path) -> Path:
-    return cache_dir.absolute() / "models"
+def model_folder(cache_dir: Path, uid: str, files: Sequence[StagedFile]) -> Path:
+    """Where a model's files lie once they are staged.
+
+    Nobody gets at others' files by naming their checksums: those in the database are of what Hearth itself
+    has read. Raises StagingError.
+    """
+    content = content_sha256({file.name: file.sha256 for file in files})
+    return cache_dir.absolute() / "models" / (content or _checked_uid(uid))
 
 
 def _stage(

@@ -58,11 +58,11 @@ def main() -> None:
 
 def serve(spec: EngineSpec) -> NoReturn:
     """On the pod's own address."""
-    model, address = spec.replica.model, os.environ[ADDRESS_VARIABLE]
+    weights, address = staged_path(spec), os.environ[ADDRESS_VARIABLE]
     end_uses(spec.cache_dir, address, but=())  # those of an engine that was here before
-    note_use(spec.cache_dir, model.uid, address)
+    note_use(spec.cache_dir, weights.name, address)
     hold(spec.cache_dir, address)
-    if not is_whole(staged_path(spec), model.files):
+    if not is_whole(weights, spec.replica.model.files):
         said = "the weights are not in the node's cache any more: another pod brings them anew"
         raise StagingError("UNAVAILABLE", WEIGHTS_LOST, said, retryable=True)
     here = replace(spec, replica=replace(spec.replica, host=address))
@@ -121,7 +121,7 @@ def end_old_uses(spec: EngineSpec, keeper: Keeper) -> None:
     """Addons that the engine has unloaded may make way for others."""
     engine = Endpoint(os.environ[ADDRESS_VARIABLE], spec.replica.port)
     with suppress(EngineUnreachable), EngineClient(engine.url) as client:
-        end_uses(spec.cache_dir, keeper.holder, but={spec.replica.model.uid, *client.adapter_folders()})
+        end_uses(spec.cache_dir, keeper.holder, but={staged_path(spec).name, *client.adapter_folders()})
 
 
 def keeper_of_pod() -> Keeper:
