@@ -27,7 +27,7 @@ help:
 	@echo 'make test-k8s     the tests on Kubernetes: on the cluster of HEARTH_TEST_KUBECONFIG, or on one that it builds and starts'
 	@echo 'make lint         style, types, import layers, migrations'
 	@echo 'make docs         write docs/api.md and docs/firectl.md anew from the code'
-	@echo 'make lock         write requirements.lock anew from what is installed'
+	@echo 'make lock         write requirements.lock and k8s/containers/cpu.lock anew from what is installed'
 	@echo 'make clean        remove .venv and caches; $(DATA_DIR) stays'
 
 install: $(INSTALLED)

