@@ -1,4 +1,4 @@
-# `make install` makes .venv; everything else builds on it. Needs Linux, Python 3.11 or newer, and nothing more.
+# `make install` makes .venv; everything else builds on it. Needs Linux, Python 3.11 or newer, and libnuma.
 
 SHELL := /bin/bash
 PYTHON ?= python3
@@ -35,6 +35,8 @@ install: $(INSTALLED)
 $(INSTALLED): requirements.lock $(OLDER_CLIENTS) pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo 'hearth: Python 3.11 or newer is needed; name one with make PYTHON=...' >&2; exit 1; }
+	@$(PYTHON) -c 'import ctypes; ctypes.CDLL("libnuma.so.1")' 2>/dev/null || \
+	  { echo 'hearth: engines on the CPU need libnuma (on Debian: apt install libnuma1; on Fedora: numactl-libs)' >&2; exit 1; }
 	@$(PIP) --version >/dev/null 2>&1 || { rm -rf .venv && $(PYTHON) -m venv .venv; } || \
 	  { echo 'hearth: $(PYTHON) has no venv module (on Debian: apt install python3-venv)' >&2; exit 1; }
 	@# What an interrupted install left half copied has no RECORD yet, and pip would take it for installed.

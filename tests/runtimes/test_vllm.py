@@ -154,6 +154,13 @@ def test_a_spec_survives_its_file() -> None:
 # The engine's output, shortened; then reason, whether to try again, and what the message must name.
 FAILURES = [
     (
+        "Failed to import from vllm._C: ImportError('libnuma.so.1: cannot open shared object file: No')\n"
+        "AttributeError: '_OpNamespace' '_C' object has no attribute 'init_cpu_memory_env'",
+        "LIBRARY_MISSING",
+        False,
+        "the engine needs libnuma.so.1, which is not installed on the node",
+    ),
+    (
         "OSError: [Errno 98] error while attempting to bind on ('127.0.0.1', 20001): address already in use",
         "PORT_IN_USE",
         True,

@@ -28,6 +28,12 @@ def _symptom(pattern: str, code: str, reason: str, message: str, retryable: bool
 # The first that matches anywhere in the tail wins, so root causes stand before what they bring about.
 SYMPTOMS = (
     _symptom(
+        r"Failed to import from vllm\.\w+: ImportError\([\"'](?P<name>lib[\w.+-]+): cannot open shared",
+        "FAILED_PRECONDITION",
+        "LIBRARY_MISSING",
+        "the engine needs {name}, which is not installed on the node",
+    ),
+    _symptom(
         r"address already in use",
         "UNAVAILABLE",
         "PORT_IN_USE",
