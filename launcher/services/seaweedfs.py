@@ -43,7 +43,8 @@ class SeaweedFS:
     def program(self, log: Path) -> Program:
         return Program(
             name="seaweedfs",
-            argv=(str(binary()), "mini", *self.options()),
+            # Else it keeps its own logs, in /tmp.
+            argv=(str(binary()), "-logtostderr", "mini", *self.options()),
             env=plain_environment(),
             directory=self.directory,
             log=log,

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -109,6 +110,7 @@ def test_valkey_wants_its_password(tmp_path: Path, start: Start) -> None:
 def test_seaweedfs_has_its_objects_after_a_kill(tmp_path: Path, start: Start) -> None:
     services = Services.of(tmp_path)
     process = start(services.seaweedfs.program(tmp_path / "log"))
+    assert not list(Path(tempfile.gettempdir()).glob(f"weed.*.{process.pid}")), "it logs where it is told to"
     store = store_of(services)
     store.ensure_bucket()
     store.put_bytes("accounts/a/note", b"kept")
