@@ -17,6 +17,10 @@ GIB = 1024**3
 GPU_SHARE = 0.9
 RESERVE_GIB = 1.5
 """On each GPU: activations, the CUDA context and what communication takes."""
+LONG_PROMPT_RESERVE_GIB = 3
+"""The same where prompts are read in larger steps: there is more of them under way at a time."""
+LONG_PROMPT_FACTOR = 2
+"""How many times as many GPUs spread long prompts, where the deployment does not say how many."""
 CPU_RESERVE_GIB = 3
 """Of an engine on the CPU, beside weights and KV cache: vLLM itself."""
 WEIGHT_FACTOR = {"FP8": 0.5, "FP8_MM": 0.5}
@@ -65,6 +69,13 @@ class ModelSizes:
         more, fewer = max(count, self.kv_heads), min(count, self.kv_heads)
         return self.heads % count == 0 and more % fewer == 0
 
+    def check_split(self, count: int) -> None:
+        if not self.splits_over(count):
+            raise DoesNotFit(
+                f"the model's {self.heads} attention heads, with {self.kv_heads} of keys and values, cannot "
+                f"be split over {count} GPUs"
+            )
+
     def copies(self, count: int) -> int:
         """Of the KV cache, on so many GPUs."""
         return max(count // self.kv_heads, 1)
@@ -98,10 +109,11 @@ def size_pod(
     tokens: int,
     kv_cache_gib: int,
     check: bool = True,
+    long_prompt: bool = False,
 ) -> PodSize:
     """What one replica asks for in `pool`; `accelerators` 0 takes the fewest that do. Raises DoesNotFit.
 
-    Unless `check`, what was asked for is believed.
+    Unless `check`, what was asked for is believed. For `long_prompt` there are twice as many as the fewest.
     """
     if pool.on_cpu:
         return _on_cpu(sizes, pool, kv_cache_gib)
@@ -110,9 +122,12 @@ def size_pod(
     chosen = accelerators or _fewest(sizes, pool, weights, cache)
     if check:
         _check_split(sizes, pool, chosen)
-        kept = cache * sizes.copies(chosen)
-        if weights + kept > _room(pool, chosen):
-            raise DoesNotFit(_arithmetic(pool, chosen, weights, kept, tokens))
+        _check_memory(sizes, pool, chosen, weights, cache, tokens, RESERVE_GIB)
+    if long_prompt and not accelerators:
+        chosen *= LONG_PROMPT_FACTOR
+        _check_split(sizes, pool, chosen, f"the {chosen} that autoTune.longPrompt takes")
+    if long_prompt and check:
+        _check_memory(sizes, pool, chosen, weights, cache, tokens, LONG_PROMPT_RESERVE_GIB)
     return PodSize(chosen, times(pool.cpu, chosen), times(pool.host_memory, chosen))
 
 
@@ -128,30 +143,36 @@ def _fewest(sizes: ModelSizes, pool: NodePool, weights: float, cache: float) -> 
     return next(fit, possible[-1])
 
 
-def _room(pool: NodePool, count: int) -> float:
-    return count * ((pool.memory_gib or 0) * GPU_SHARE - RESERVE_GIB)
+def _room(pool: NodePool, count: int, reserve: float = RESERVE_GIB) -> float:
+    return count * ((pool.memory_gib or 0) * GPU_SHARE - reserve)
 
 
-def _check_split(sizes: ModelSizes, pool: NodePool, count: int) -> None:
+def _check_split(sizes: ModelSizes, pool: NodePool, count: int, wanted: str = "") -> None:
     if count > pool.per_node:
         raise DoesNotFit(
             f"a replica runs on one node, and those of the pool {pool.name} have {pool.per_node} GPUs each: "
-            f"acceleratorCount {count} cannot be had"
+            f"{wanted or f'acceleratorCount {count}'} cannot be had"
         )
-    if not sizes.splits_over(count):
+    sizes.check_split(count)
+
+
+def _check_memory(
+    sizes: ModelSizes,
+    pool: NodePool,
+    count: int,
+    weights: float,
+    cache: float,
+    tokens: int,
+    reserve: float,
+) -> None:
+    kept, room = cache * sizes.copies(count), _room(pool, count, reserve)
+    if weights + kept > room:
+        each = f"{pool.memory_gib} GiB × {GPU_SHARE:g} - {reserve:g} GiB"
         raise DoesNotFit(
-            f"the model's {sizes.heads} attention heads, with {sizes.kv_heads} of keys and values, cannot be "
-            f"split over {count} GPUs"
+            f"the model does not fit: {weights:.1f} GiB of weights and {kept:.1f} GiB of KV cache for "
+            f"{tokens} tokens make {weights + kept:.1f} GiB, and {count} × {pool.accelerator_type} has "
+            f"{count} × ({each}) = {room:.1f} GiB; ask for more GPUs, or lower maxContextLength"
         )
-
-
-def _arithmetic(pool: NodePool, count: int, weights: float, cache: float, tokens: int) -> str:
-    each = f"{pool.memory_gib} GiB × {GPU_SHARE:g} - {RESERVE_GIB:g} GiB"
-    return (
-        f"the model does not fit: {weights:.1f} GiB of weights and {cache:.1f} GiB of KV cache for {tokens} "
-        f"tokens make {weights + cache:.1f} GiB, and {count} × {pool.accelerator_type} has {count} × "
-        f"({each}) = {_room(pool, count):.1f} GiB; ask for more GPUs, or lower maxContextLength"
-    )
 
 
 UNITS = {

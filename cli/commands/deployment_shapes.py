@@ -30,6 +30,7 @@ _FLAGS = (
     Flag("display-name", "displayName", "A name for people."),
     Flag("description", "description", "What it is for; fewer than 1000 characters."),
     *_SERVING,
+    Flag("num-lora-device-cached", "numLoraDeviceCached", "Adapters kept on the device.", Kind.INTEGER),
     Flag("preset-type", "presetType", "What it is meant for: FAST, THROUGHPUT, MINIMAL, CHAT, …"),
     Flag("enable-session-affinity", "enableSessionAffinity", "Keep a user on one replica.", Kind.SWITCH),
     *_ENGINE,
@@ -152,6 +153,7 @@ def update_deployment_shape_version(
     "deployment-shape-version",
     flags=(
         *_SERVING,
+        Flag("max-peft-batch-size", "maxPeftBatchSize", "Adapters kept on the device.", Kind.INTEGER),
         *_ENGINE,
         Flag("deployment-shape", "deploymentShape", "Only versions of this shape."),
     ),

@@ -45,7 +45,6 @@ def create_deployment(
 ) -> None:
     """Serve a base model on GPUs of your own."""
     refuse(fields, CREATE)
-    _drop_what_holds_already(fields)
     body = _merged(_from_file(file) if file else {}, _spelled_out(fields).body)
     if model:
         body["baseModel"] = model
@@ -122,7 +121,6 @@ def update_deployment(session: Session, id: _Id, fields: Fields) -> None:
     """Change a deployment while it serves."""
     asked = bool(fields.paths)
     refuse(fields, UPDATE)
-    _drop_what_holds_already(fields)
     if asked and not fields.paths:
         session.output.resource(session.get("deployment", id))
         return
@@ -270,13 +268,6 @@ def _from_file(path: Path) -> dict[str, Any]:
     """A deployment in YAML or JSON, with the API's field names or snake_case ones."""
     found = camel_keys(read_mapping(path, "deployment", "base_model: my-model"))
     return {key: value for key, value in found.items() if value is not None}
-
-
-def _drop_what_holds_already(fields: Fields) -> None:
-    """`--long-prompt=false` switches off what no deployment here has."""
-    if fields.body.get("autoTune") == {"longPrompt": False}:
-        del fields.body["autoTune"]
-        fields.paths.remove("autoTune.longPrompt")
 
 
 def _spelled_out(fields: Fields) -> Fields:

@@ -5,7 +5,6 @@ from cli.language.options import Flag, Kind
 
 _POLICY = "autoscalingPolicy"
 _NOT_HERE = (
-    refused("max-peft-batch-size", "requests to adapters are batched with all others", Kind.INTEGER),
     refused("unused-auto-delete-duration", "the server's HEARTH_UNUSED_DEPLOYMENT_DAYS says it for all"),
 )
 # What both create and update take.
@@ -15,6 +14,7 @@ _FLAGS = (
     Flag("deployment-shape", "deploymentShape", "A deployment shape to take the settings from."),
     Flag("deployment-template", "deploymentTemplate", "A deployment template."),
     Flag("enable-addons", "enableAddons", "Let LoRA adapters be deployed on it.", Kind.SWITCH),
+    Flag("max-peft-batch-size", "maxPeftBatchSize", "Adapters kept on the device.", Kind.INTEGER),
     Flag("enable-session-affinity", "enableSessionAffinity", "Keep a user on one replica.", Kind.SWITCH),
     Flag("expire-time", "expireTime", "When it ends, such as 2030-01-01T00:00:00Z."),
     Flag("max-context-length", "maxContextLength", "The longest context, in tokens.", Kind.INTEGER),
@@ -24,7 +24,7 @@ _FLAGS = (
         Flag("accelerator-type", "acceleratorType", "Its type, such as H100_80GB.", Kind.ACCELERATOR),
         Flag("world-size", "worldSize", "The older name of --accelerator-count.", Kind.INTEGER),
         Flag("precision", "precision", "The precision to serve in, such as FP16 or FP8."),
-        Flag("long-prompt", "autoTune.longPrompt", "Tune it for long prompts.", Kind.SWITCH),
+        Flag("long-prompt", "autoTune.longPrompt", "Spread prompts over more GPUs.", Kind.SWITCH),
     ),
     *group(
         "Scaling",

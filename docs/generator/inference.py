@@ -104,8 +104,8 @@ reached, or fails before the first byte of its answer, is replaced by another on
 service gets nothing new, and has a minute to finish what it has begun.
 
 Hundreds of addons may be loaded on one deployment. An engine holds 32 of them in memory and four in one
-batch; the one that was used longest ago makes room, never one that is in use, and is read again from the
-node's disk when it is asked for.
+batch, or as many as [its deployment says](operations.md#addons-on-the-device); the one that was used longest
+ago makes room, never one that is in use, and is read again from the node's disk when it is asked for.
 """)
 
 CACHED = prose("""

@@ -35,7 +35,14 @@ def test_create_sends_what_was_given_and_nothing_else(firectl, api):
         ),
         *("--min-replica-count", "0", "--max-replica-count", "2", "--accelerator-type", "H100_80GB"),
         *("--scale-down-window", "5m", "--load-targets", "default=0.8,requests_per_second=2"),
-        *("--long-prompt=false", "--region", "US_IOWA_1", "--disable-speculative-decoding"),
+        *(
+            "--long-prompt=false",
+            "--max-peft-batch-size",
+            "8",
+            "--region",
+            "US_IOWA_1",
+            "--disable-speculative-decoding",
+        ),
     )
     (sent,) = api.sent("POST")
     assert sent.query == {"deploymentId": "d", "disableSpeculativeDecoding": "true"}
@@ -45,6 +52,8 @@ def test_create_sends_what_was_given_and_nothing_else(firectl, api):
         "minReplicaCount": 0,
         "maxReplicaCount": 2,
         "acceleratorType": "NVIDIA_H100_80GB",
+        "autoTune": {"longPrompt": False},
+        "maxPeftBatchSize": 8,
         "autoscalingPolicy": {
             "scaleDownWindow": "300s",
             "loadTargets": {"default": 0.8, "requests_per_second": 2},
@@ -279,7 +288,6 @@ def test_the_older_name_of_the_accelerator_count_means_the_same(firectl, api):
     [
         (["--cluster-id", "byoc"], "--cluster-id is not supported: replicas run on the platform's own"),
         (["-c", "byoc"], "--cluster-id is not supported"),
-        (["--max-peft-batch-size", "8"], "--max-peft-batch-size is not supported"),
         (["--unused-auto-delete-duration", "168h"], "HEARTH_UNUSED_DEPLOYMENT_DAYS says it for all"),
         (["--unused-auto-delete-duration", "0"], "HEARTH_UNUSED_DEPLOYMENT_DAYS says it for all"),
     ],
@@ -293,8 +301,16 @@ def test_what_could_not_be_kept_is_refused_by_name_and_nothing_is_sent(firectl, 
 
 def test_asking_for_nothing_is_no_reason_to_refuse(firectl, api):
     api.on("POST", f"{HOME}/deployments", deployment("CREATING"))
-    assert firectl("create", "deployment", "m", "--max-peft-batch-size", "0").code == 0
+    assert firectl("create", "deployment", "m", "--unused-auto-delete-duration", "0s").code == 0
     assert api.sent("POST")[0].body == {"baseModel": "m"}
+
+
+def test_long_prompts_are_switched_off_by_name(firectl, api):
+    api.on("PATCH", PATH, deployment("UPDATING"))
+    assert firectl("update", "deployment", "d", "--long-prompt=false").code == 0
+    (sent,) = api.sent("PATCH")
+    assert sent.body == {"autoTune": {"longPrompt": False}}
+    assert sent.query == {"updateMask": "auto_tune.long_prompt"}
 
 
 def test_a_region_is_given_once(firectl, api):

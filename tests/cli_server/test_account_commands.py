@@ -239,9 +239,8 @@ def test_metrics_are_told_of_one_deployment_and_of_all(firectl, base):
 
 
 def test_a_shape_is_made_validated_matched_changed_and_deleted(firectl, base):
-    made = firectl.done(
-        "create", "deployment-shape", "base", "--deployment-shape-id", "fast", "--enable-addons"
-    )
+    addons = ("--enable-addons", "--num-lora-device-cached", "8")
+    made = firectl.done("create", "deployment-shape", "base", "--deployment-shape-id", "fast", *addons)
     assert "Base Model: accounts/hearth/models/base\n" in made.out
     (version,) = firectl.json("list", "deployment-shape-versions", "fast")
     short = version["name"].removeprefix("accounts/hearth/deploymentShapes/")
@@ -250,6 +249,8 @@ def test_a_shape_is_made_validated_matched_changed_and_deleted(firectl, base):
     firectl.done("update", "deployment-shape-version", short, "--validated")
     (match,) = firectl.json("deployment-shape-version", "match", "base", "--enable-addons")
     assert match["name"] == version["name"]
+    other = ("--enable-addons", "--max-peft-batch-size", "2")
+    assert firectl.json("match", "deployment-shape-version", "base", *other) == []
     assert firectl.done("get", "deployment-shape-version", version["name"]).out.count("Validated: true") == 2
     firectl.done("ds", "update", "fast", "--max-context-length", "512")
     assert len(firectl.json("deployment-shape-version", "list")) == 2

@@ -167,6 +167,32 @@ def test_how_many_gpus_are_held_depends_on_the_model_only_where_it_is_left_open(
     assert leaves_open(DeploymentRow(accelerator_type="NVIDIA_H100_80GB", accelerator_count=0), pools)
 
 
+@pytest.mark.parametrize(
+    ("gib", "count", "held"),
+    [
+        (30, 0, 2),  # one would do
+        (100, 0, 4),
+        (150, 0, 1),  # four would do, and nobody has eight: what fits nowhere counts as one
+        (30, 4, 4),
+    ],
+)
+def test_long_prompts_take_twice_as_many_gpus_as_would_do(gib: int, count: int, held: int) -> None:
+    pools = NodePools.model_validate(GOOD)
+    row = DeploymentRow(accelerator_type="", accelerator_count=count, long_prompt=True)
+    files = {"model.safetensors": {"size": gib * 1024**3}}
+    base = ModelRow(files=files, facts={"config": SEVENTY_BILLION}, context_length=8192)
+    assert planned_accelerators(row, base, pools) == held
+
+
+async def test_on_a_cluster_long_prompts_need_a_pool_with_two_gpus_a_node(api: Any, base: Any) -> None:
+    async def create(**fields: Any) -> Any:
+        body = {"baseModel": base.name, "autoTune": {"longPrompt": True}, **fields}
+        return await api.post(f"{P}/deployments?validateOnly=true", json=body)
+
+    assert (await create()).status_code == 200
+    assert "acceleratorCount is 1" in (await create(acceleratorCount=1)).json()["message"]
+
+
 async def test_on_a_cluster_the_kind_of_the_first_pool_counts_for_who_names_none(api: Any, base: Any) -> None:
     taken = await api.post(f"{P}/deployments?deploymentId=open", json={"baseModel": base.name})
     assert taken.status_code == 200

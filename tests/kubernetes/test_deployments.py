@@ -127,8 +127,9 @@ def test_an_image_that_cannot_be_pulled_is_named(
 def test_what_no_node_has_room_for_says_what_the_scheduler_says(deploy: Deploy) -> None:
     other = deploy("other", accelerator_count=4)
     other.until_ready()
-    story = deploy(accelerator_count=2)
+    story = deploy(accelerator_count=0, long_prompt=True)  # two, where one would hold the model
     story.until_ready()
+    assert [row.accelerator_count for row in story.replicas()] == [2]
     story.change(state="UPDATING", desired_replica_count=2)  # four and two of the quota's six are taken
     row = story.until(lambda row: "exceeded quota" in row.status_message)
     assert "requests.nvidia.com/gpu" in row.status_message

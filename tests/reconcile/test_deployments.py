@@ -47,12 +47,27 @@ def test_an_engine_gets_what_its_row_and_its_deployment_say(deploy, engines):
     assert spec.served_name == replica.served_name == story.uid.hex
     assert (spec.max_model_len, spec.enable_adapters, spec.precision) == (512, True, "BF16")
     assert (spec.ngram_length, spec.draft_tokens) == (3, 5)
+    assert (spec.max_loras, spec.long_prompt, spec.accelerator_count) == (4, False, 1)
     assert spec.model.prefix == story.base.prefix
 
 
 def test_an_engine_guesses_four_tokens_at_a_time_where_nobody_says_how_many(deploy, engines):
     deploy(ngram_speculation_length=2).round()
     assert (engines.only().spec.ngram_length, engines.only().spec.draft_tokens) == (2, 4)
+
+
+def test_an_engine_keeps_as_many_addons_on_the_device_as_its_deployment_says(deploy, engines):
+    deploy(enable_addons=True, num_lora_device_cached=8).round()
+    assert engines.only().spec.max_loras == 8
+
+
+@pytest.mark.parametrize(("asked", "given"), [(0, 2), (4, 4)])
+def test_an_engine_gets_two_gpus_for_long_prompts_where_nobody_says_how_many(deploy, engines, asked, given):
+    story = deploy(long_prompt=True, accelerator_type="NVIDIA_H100_80GB", accelerator_count=asked)
+    story.round()
+    spec = engines.only().spec
+    assert (spec.long_prompt, spec.accelerator_count) == (True, given)
+    assert story.replicas()[0].accelerator_count == given
 
 
 def test_an_engine_gets_the_tool_parser_that_reads_its_models_calls(deploy, engines):

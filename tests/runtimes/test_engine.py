@@ -121,7 +121,7 @@ def world(platform: Settings, tmp_path_factory: pytest.TempPathFactory) -> World
 @pytest.fixture(scope="module")
 def served(world: World) -> Iterator[ReplicaSpec]:
     """One engine with addons, for all tests that only ask it something."""
-    spec = world.spec(enable_adapters=True, chat_template="{{ messages[0]['content'] }} ->")
+    spec = world.spec(enable_adapters=True, max_loras=32, chat_template="{{ messages[0]['content'] }} ->")
     world.runtime.start_replica(spec)
     world.runtime.start_replica(spec)
 

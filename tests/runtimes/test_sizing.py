@@ -85,6 +85,55 @@ def test_a_replicas_memory_is_in_the_pools_own_unit(memory: str, gpus: int, foun
     assert size.memory == found
 
 
+# model, GPUs asked for, tokens → GPUs, with prompts spread: 80 × 0.9 - 3 = 69 GiB of each.
+LONG_ROWS = [
+    (EIGHT, 0, 8192, 2),
+    (EIGHT, 4, 8192, 4),
+    (SEVENTY, 0, 8192, 8),
+    (EIGHT, 2, 8192 * 121, 2),  # 16 + 121 GiB
+]
+
+
+@pytest.mark.parametrize(("sizes", "asked", "tokens", "gpus"), LONG_ROWS)
+def test_long_prompts_are_spread_over_twice_the_fewest(
+    sizes: ModelSizes, asked: int, tokens: int, gpus: int
+) -> None:
+    found = size_pod(
+        sizes, H100, accelerators=asked, precision="", tokens=tokens, kv_cache_gib=1, long_prompt=True
+    )
+    assert found.accelerators == gpus
+
+
+HUGE = ModelSizes(300 * GIB, layers=80, heads=64, kv_heads=8, head_dim=128)
+NINE = ModelSizes(GIB, layers=2, heads=9, kv_heads=3, head_dim=64)
+LONG_REFUSED = [
+    (HUGE, 0, True, "those of the pool h100 have 8 GPUs each: the 16 that autoTune.longPrompt takes cannot"),
+    (HUGE, 0, False, "the 16 that autoTune.longPrompt takes cannot be had"),
+    (NINE, 0, True, "the model's 9 attention heads, with 3 of keys and values, cannot be split over 2 GPUs"),
+    (SEVENTY, 2, True, "2 × NVIDIA_H100_80GB has 2 × (80 GiB × 0.9 - 1.5 GiB) = 141.0 GiB"),
+    (replace(SEVENTY, weight_bytes=137 * GIB), 2, True, "2 × (80 GiB × 0.9 - 3 GiB) = 138.0 GiB"),
+    (replace(HUGE, weight_bytes=900 * GIB), 0, True, "8 × NVIDIA_H100_80GB has 8 × "),
+]
+
+
+@pytest.mark.parametrize(("sizes", "asked", "check", "said"), LONG_REFUSED)
+def test_prompts_that_cannot_be_spread_are_refused_with_the_arithmetic(
+    sizes: ModelSizes, asked: int, check: bool, said: str
+) -> None:
+    with pytest.raises(DoesNotFit) as refused:
+        size_pod(
+            sizes,
+            H100,
+            accelerators=asked,
+            precision="",
+            tokens=8192,
+            kv_cache_gib=1,
+            check=check,
+            long_prompt=True,
+        )
+    assert said in str(refused.value)
+
+
 def test_who_asks_for_no_check_is_believed() -> None:
     found = size_pod(SEVENTY, H100, accelerators=1, precision="", tokens=8192, kv_cache_gib=1, check=False)
     assert found.accelerators == 1

@@ -79,6 +79,15 @@ def test_on_gpus_it_keeps_those_it_was_given() -> None:
     assert "VLLM_CPU_KVCACHE_SPACE" not in env
 
 
+def test_long_prompts_are_read_in_larger_steps_on_gpus() -> None:
+    replica = replace(REPLICA, accelerator_count=2, long_prompt=True)
+    argv, _ = command(replace(ON_GPU, replica=replica))
+    assert value(argv, "--tensor-parallel-size") == "2"
+    assert int(value(argv, "--max-num-batched-tokens")) == 16384 > int(value(argv, "--max-num-seqs"))
+    for other in (replace(ON_CPU, replica=replica), ON_GPU):
+        assert "--max-num-batched-tokens" not in command(other)[0]
+
+
 def test_a_context_length_and_a_template_are_passed_on() -> None:
     spec = replace(ON_CPU, replica=replace(REPLICA, max_model_len=512))
     argv, _ = command(spec, Path("/run/aa/chat_template.jinja"))

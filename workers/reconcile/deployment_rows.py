@@ -15,7 +15,8 @@ from controlplane.config import Settings
 from controlplane.db import now
 from controlplane.resources.deployed_models.states import mark as mark_model
 from controlplane.resources.deployments.deletion import KEPT_AFTER_DELETE
-from controlplane.resources.deployments.engine import DRAFT_TOKENS
+from controlplane.resources.deployments.engine import ADDON_SLOTS, DRAFT_TOKENS
+from controlplane.resources.deployments.planned import unsized_accelerators
 from controlplane.resources.deployments.states import DELETED, Replica, mark, mark_replica
 from controlplane.resources.tables import (
     DeployedModelRow,
@@ -100,9 +101,10 @@ def engine_of(settings: Settings, rows: Rows) -> ReplicaSpec:
         model=model_source(base),
         host="",
         port=0,
-        accelerator_count=deployment.accelerator_count or 1,
+        accelerator_count=unsized_accelerators(deployment),
         enable_adapters=deployment.enable_addons,
         max_lora_rank=settings.max_lora_rank,
+        max_loras=deployment.num_lora_device_cached or ADDON_SLOTS,
         max_model_len=deployment.max_context_length or base.context_length or None,
         precision=deployment.precision,
         chat_template=(base.conversation_config or {}).get("template") or None,
@@ -111,6 +113,7 @@ def engine_of(settings: Settings, rows: Rows) -> ReplicaSpec:
         task=base.task,
         ngram_length=deployment.ngram_speculation_length,
         draft_tokens=deployment.draft_token_count or DRAFT_TOKENS,
+        long_prompt=deployment.long_prompt,
     )
 
 

@@ -207,6 +207,8 @@ class ReplicaSpec:
     """Of the last tokens how many are looked for earlier, to guess those that follow; 0 guesses none."""
     draft_tokens: int = 1
     """Guessed at a time."""
+    long_prompt: bool = False
+    """Prompts are read in larger steps, on GPUs."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,10 @@ DRAIN_SECONDS = 60
 REQUESTS_ON_GPU = 256
 REQUESTS_ON_CPU = 32
 """How many requests an engine answers at a time; further ones wait in it."""
+LONG_PROMPT_STEP = 16384
+"""How many tokens an engine reads in one step where prompts are long: as many as vLLM by itself takes on the
+largest GPUs (2048 under 70 GiB and on A100s, 8192 on H100s, 16384 from 160 GiB on). Prompts need fewer steps,
+and answers that are under way wait longer for each."""
 LORA_RANKS = (8, 16, 32, 64)
 """The ranks that the engine can be built for, of those that addons may have."""
 
@@ -98,8 +102,8 @@ def engine_command(
         argv += lora_flags(replica)
     if spec.on_cpu:
         argv += ["--enforce-eager"]
-    elif replica.accelerator_count > 1:
-        argv += ["--tensor-parallel-size", str(replica.accelerator_count)]
+    else:
+        argv += gpu_flags(replica)
     return argv, engine_environment(spec, environ)
 
 
@@ -122,6 +126,15 @@ def sampling_flags(replica: ReplicaSpec) -> tuple[str, ...]:
         "prompt_lookup_max": replica.ngram_length,
     }
     return ("--speculative-config", json.dumps(asked))
+
+
+def gpu_flags(replica: ReplicaSpec) -> list[str]:
+    flags = []
+    if replica.accelerator_count > 1:
+        flags += ["--tensor-parallel-size", str(replica.accelerator_count)]
+    if replica.long_prompt:
+        flags += ["--max-num-batched-tokens", str(LONG_PROMPT_STEP)]
+    return flags
 
 
 def lora_flags(replica: ReplicaSpec) -> list[str]:

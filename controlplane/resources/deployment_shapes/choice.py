@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic.alias_generators import to_camel
 from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
@@ -15,7 +14,14 @@ from controlplane.auth import Caller
 from controlplane.errors import ApiError, failed_precondition, invalid, not_found
 from controlplane.names import InvalidName, parse_name
 from controlplane.resources.deployment_shapes.schemas import snapshot_of
-from controlplane.resources.deployments.engine import LEFT_OPEN, OF_THE_ENGINE, EngineSettings, check_engine
+from controlplane.resources.deployments.engine import (
+    LEFT_OPEN,
+    OF_THE_ENGINE,
+    EngineSettings,
+    check_engine,
+    sent_as,
+    settings_in,
+)
 from controlplane.resources.tables import DeploymentShapeVersionRow, ModelRow
 
 DEFAULT = "default"
@@ -171,9 +177,9 @@ def says(shape: EngineSettings, field: str) -> bool:
 def refuse_contradictions(row: DeploymentShapeVersionRow, wanted: Mapping[str, Any]) -> None:
     for field, said in contradictions(row, wanted).items():
         raise invalid(
-            f"{to_camel(field)} is {shown(wanted[field])}, and {said} in {row.name}; "
+            f"{sent_as(field)} is {shown(wanted[field])}, and {said} in {row.name}; "
             "leave it unset, name another shape, or set skipShapeValidation",
-            to_camel(field),
+            sent_as(field),
         )
 
 
@@ -201,7 +207,10 @@ def filled(
 ) -> dict[str, Any]:
     """The settings as wanted; else the shape's; else, where that says nothing, as `otherwise`."""
     said = {field: getattr(shape, field) for field in OF_THE_ENGINE if says(shape, field)}
-    return {**otherwise, **said, **wanted}
+    settings = {**otherwise, **said, **wanted}
+    if not settings["enable_addons"]:  # the room for addons that it had before goes with them
+        settings["num_lora_device_cached"] = wanted.get("num_lora_device_cached", 0)
+    return settings
 
 
 def shown(value: object) -> str:
@@ -210,9 +219,7 @@ def shown(value: object) -> str:
 
 def stated(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a new deployment's request states: a default says nothing, as in protobuf."""
-    return {
-        field: given[field] for field in OF_THE_ENGINE if field in given and given[field] != LEFT_OPEN[field]
-    }
+    return {field: value for field, value in settings_in(given).items() if value != LEFT_OPEN[field]}
 
 
 async def choose_version(

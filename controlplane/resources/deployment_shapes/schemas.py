@@ -7,6 +7,7 @@ from pydantic import Field
 from controlplane.resources.deployments.enums import AcceleratorType, Precision, PresetType
 from controlplane.resources.deployments.schemas import (
     UNSUPPORTED_ENGINE_FIELDS,
+    AddonSlots,
     Deployment,
     DraftTokens,
     NgramLength,
@@ -22,10 +23,7 @@ class DeploymentShape(ApiModel):
     was made with.
     """
 
-    unsupported: ClassVar[dict[str, str]] = {
-        **UNSUPPORTED_ENGINE_FIELDS,
-        "num_lora_device_cached": "how many addons stay on the device is the platform's choice",
-    }
+    unsupported: ClassVar[dict[str, str]] = UNSUPPORTED_ENGINE_FIELDS
 
     name: str = output_only("")
     display_name: Annotated[str, Field(max_length=63)] = ""
@@ -51,7 +49,7 @@ class DeploymentShape(ApiModel):
         default=False, description="Deployments of this shape guess nothing ahead, and may not ask for it."
     )
     enable_session_affinity: bool = False
-    num_lora_device_cached: int = 0
+    num_lora_device_cached: AddonSlots = 0
     max_context_length: Annotated[int, Field(ge=0, le=100_000_000)] = 0
     preset_type: PresetType = Field(
         default="PRESET_TYPE_UNSPECIFIED", description="What the shape is meant for. It sets nothing."
@@ -118,6 +116,7 @@ def shape_message(row: DeploymentShapeRow) -> DeploymentShape:
         disable_speculative_decoding=row.disable_speculative_decoding,
         draft_token_count=row.draft_token_count,
         ngram_speculation_length=row.ngram_speculation_length,
+        num_lora_device_cached=row.num_lora_device_cached,
         max_context_length=row.max_context_length,
         preset_type=row.preset_type,
     )

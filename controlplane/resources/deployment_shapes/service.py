@@ -19,7 +19,12 @@ from controlplane.resources.deployment_shapes.schemas import (
     version_message,
 )
 from controlplane.resources.deployments.accelerators import UNSPECIFIED
-from controlplane.resources.deployments.engine import OF_THE_ENGINE, EngineSettings, check_engine
+from controlplane.resources.deployments.engine import (
+    OF_SHAPES,
+    EngineSettings,
+    check_addon_slots,
+    check_engine,
+)
 from controlplane.resources.models.service import find_readable
 from controlplane.resources.models.states import HF_BASE_MODEL
 from controlplane.resources.tables import DeploymentShapeRow, DeploymentShapeVersionRow, ModelRow
@@ -31,7 +36,7 @@ from controlplane.rest.responses import message_dict
 SETTABLE = (
     "display_name",
     "description",
-    *OF_THE_ENGINE,
+    *OF_SHAPES,
     "disable_speculative_decoding",
     "disable_deployment_size_validation",
     "preset_type",
@@ -80,6 +85,7 @@ def check_settings(session: AsyncSession, row: DeploymentShapeRow, base: ModelRo
 
     Accelerators may be others than this machine has: the shape fits nothing then, until it has them.
     """
+    check_addon_slots(EngineSettings.of(row), "numLoraDeviceCached")
     anywhere = replace(EngineSettings.of(row), accelerator_type=UNSPECIFIED, accelerator_count=0)
     check_engine(session, anywhere, base)
     if row.disable_speculative_decoding and row.ngram_speculation_length:

@@ -37,6 +37,7 @@ class DeploymentShapeRow(ResourceColumns, Base):
     max_context_length: Mapped[int] = mapped_column(default=0)
     ngram_speculation_length: Mapped[int] = mapped_column(default=0, server_default="0")
     draft_token_count: Mapped[int] = mapped_column(default=0, server_default="0")
+    num_lora_device_cached: Mapped[int] = mapped_column(default=0, server_default="0")
     enable_addons: Mapped[bool] = mapped_column(default=False)
     disable_speculative_decoding: Mapped[bool] = mapped_column(default=False)
     disable_deployment_size_validation: Mapped[bool] = mapped_column(default=False)

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from sqlalchemy import case
+from sqlalchemy import case, func
 
+from controlplane.resources.deployments.engine import ADDON_SLOTS
 from controlplane.resources.deployments.enums import PRECISIONS
 from controlplane.resources.deployments.schemas import Deployment
 from controlplane.resources.deployments.states import DELETED, TRANSITIONS
@@ -11,6 +12,7 @@ from controlplane.rest.filters.fields import (
     constant,
     enum,
     integer,
+    message,
     related_name,
     resource_name,
     text,
@@ -19,6 +21,7 @@ from controlplane.rest.filters.fields import (
 )
 from controlplane.rest.listing import Listing, resource_fields, state_fields
 
+SLOTS = func.coalesce(func.nullif(DeploymentRow.num_lora_device_cached, 0), ADDON_SLOTS)
 COUNTED = "it is counted when the deployment is shown; use state or desired_replica_count"
 
 LISTING = Listing(
@@ -51,7 +54,12 @@ LISTING = Listing(
         "draft_token_count": integer(DeploymentRow.draft_token_count),
         "cluster": constant(""),
         "region": constant("REGION_UNSPECIFIED"),
-        "num_peft_device_cached": constant(0),
+        "num_peft_device_cached": integer(
+            case((DeploymentRow.enable_addons, SLOTS), else_=0), nullable=False
+        ),
+        "max_peft_batch_size": integer(DeploymentRow.num_lora_device_cached),
+        "auto_tune": message(DeploymentRow.long_prompt),
+        "auto_tune.long_prompt": boolean(DeploymentRow.long_prompt),
         "direct_route_handle": constant(""),
         "disable_deployment_size_validation": boolean(DeploymentRow.disable_deployment_size_validation),
         "deployment_shape": text(DeploymentRow.deployment_shape),

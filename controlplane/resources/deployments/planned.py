@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from controlplane.node_pools import NodePools
 from controlplane.resources.deployments.accelerators import UNSPECIFIED
-from controlplane.sizing import DoesNotFit, ModelSizes, first_fit, size_pod
+from controlplane.sizing import LONG_PROMPT_FACTOR, DoesNotFit, ModelSizes, first_fit, size_pod
 
 
 class Asking(Protocol):
@@ -23,6 +23,8 @@ class Asking(Protocol):
     def max_context_length(self) -> int: ...
     @property
     def disable_deployment_size_validation(self) -> bool: ...
+    @property
+    def long_prompt(self) -> bool: ...
 
 
 class Sized(Protocol):
@@ -41,6 +43,11 @@ def leaves_open(row: Asking, pools: NodePools) -> bool:
     return not row.accelerator_count and pools.has_gpus(row.accelerator_type or UNSPECIFIED)
 
 
+def unsized_accelerators(row: Asking) -> int:
+    """Of a replica that has any, where nobody looks at the size of its model."""
+    return row.accelerator_count or (LONG_PROMPT_FACTOR if row.long_prompt else 1)
+
+
 def planned_accelerators(row: Asking, base: Sized | None, pools: NodePools) -> int:
     """What the planner would choose now; what fits nowhere counts as one.
 
@@ -49,7 +56,7 @@ def planned_accelerators(row: Asking, base: Sized | None, pools: NodePools) -> i
     possible = pools.pools_for(row.accelerator_type or UNSPECIFIED)
     if base is None or not leaves_open(row, pools):
         on_cpu = bool(possible) and possible[0].on_cpu
-        return 0 if on_cpu else row.accelerator_count or 1
+        return 0 if on_cpu else unsized_accelerators(row)
     weights = sum(int(file["size"]) for file in (base.files or {}).values())
     size = partial(
         size_pod,
@@ -59,6 +66,7 @@ def planned_accelerators(row: Asking, base: Sized | None, pools: NodePools) -> i
         tokens=row.max_context_length or base.context_length or 0,
         kv_cache_gib=0,
         check=not row.disable_deployment_size_validation,
+        long_prompt=bool(row.long_prompt),
     )
     try:
         return first_fit(possible, size)[1].accelerators

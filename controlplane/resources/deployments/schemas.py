@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, StringConstraints
 
 from controlplane.resources.deployments.autoscaling import AutoscalingPolicy
-from controlplane.resources.deployments.engine import DRAFT_TOKENS
+from controlplane.resources.deployments.engine import ADDON_SLOTS, DRAFT_TOKENS
 from controlplane.resources.deployments.enums import (
     AcceleratorType,
     BucketType,
@@ -22,6 +22,9 @@ MAX_REPLICAS = 1000
 
 MOST_GUESSES = 8
 """Tokens guessed at a time. A grammar follows each of them, on the time that its answer is allowed."""
+
+MOST_ADDON_SLOTS = 32
+"""An engine holds as many addons in memory, and those on the device are of them."""
 
 NO_DRAFT = "no second model guesses ahead; set ngramSpeculationLength to guess from the text itself"
 NO_DIRECT_ROUTE = "every request goes through the gateway"
@@ -52,6 +55,16 @@ DraftTokens = Annotated[
         le=MOST_GUESSES,
         description=f"How many tokens are guessed at a time; {DRAFT_TOKENS} when unset. "
         "Only with ngramSpeculationLength.",
+    ),
+]
+AddonSlots = Annotated[
+    int,
+    Field(
+        ge=0,
+        le=MOST_ADDON_SLOTS,
+        description="How many addons stay on the device at a time, which is how many the requests that are "
+        f"answered together may be for; {ADDON_SLOTS} when unset. Only with enableAddons. The engine takes "
+        "the room for all of them as it starts.",
     ),
 ]
 AnnotationKey = Annotated[str, StringConstraints(min_length=1, max_length=63)]
@@ -87,7 +100,11 @@ class Placement(ApiModel):
 
 
 class AutoTune(ApiModel):
-    long_prompt: bool = False
+    long_prompt: bool = Field(
+        default=False,
+        description="Prompts are spread over two GPUs or more, and read in larger steps. Without "
+        "acceleratorCount a replica gets twice as many GPUs as it would need.",
+    )
 
 
 class Deployment(ApiModel):
@@ -100,7 +117,6 @@ class Deployment(ApiModel):
         "direct_route_api_keys": NO_DIRECT_ROUTE,
         "direct_route_type": NO_DIRECT_ROUTE,
         "deployment_template": "deployment templates are not available; set the fields themselves",
-        "auto_tune": "performance profiles are not available",
         "placement": "replicas run on this platform's own machines; there are no regions to choose from",
         "enable_hot_load": NO_HOT_LOAD,
         "hot_load_bucket_type": NO_HOT_LOAD,
@@ -151,7 +167,10 @@ class Deployment(ApiModel):
     placement: Placement | None = None
     max_context_length: Annotated[int, Field(ge=0, le=100_000_000)] = 0
     enable_addons: bool = False
-    num_peft_device_cached: int = output_only(0)
+    num_peft_device_cached: int = output_only(
+        0, description="How many addons stay on the device at a time; 0 without enableAddons."
+    )
+    max_peft_batch_size: AddonSlots = 0
     enable_hot_reload_latest_addon: bool = False
     draft_model: str = ""
     draft_token_count: DraftTokens = 0
@@ -188,7 +207,6 @@ class Deployment(ApiModel):
     disaggregated_prefill_count: Any = not_returned()
     disaggregated_prefill_world_size: Any = not_returned()
     max_batch_size: Any = not_returned()
-    max_peft_batch_size: Any = not_returned()
     kv_cache_memory_pct: Any = not_returned()
     image_tag: Any = not_returned()
     disable_accounting: Any = not_returned()
@@ -257,6 +275,9 @@ def deployment_message(row: DeploymentRow, base: ModelRow, counts: dict[str, int
         draft_token_count=row.draft_token_count,
         ngram_speculation_length=row.ngram_speculation_length,
         enable_addons=row.enable_addons,
+        num_peft_device_cached=(row.num_lora_device_cached or ADDON_SLOTS) if row.enable_addons else 0,
+        max_peft_batch_size=row.num_lora_device_cached,
+        auto_tune=AutoTune(long_prompt=True) if row.long_prompt else None,
         disable_deployment_size_validation=row.disable_deployment_size_validation,
         deployment_shape=row.deployment_shape,
     )

@@ -31,9 +31,11 @@ from controlplane.resources.deployments.autoscaling import (
 from controlplane.resources.deployments.engine import (
     LEFT_OPEN,
     OF_THE_ENGINE,
+    OTHER_FIELDS,
     SPECULATION,
     EngineSettings,
     check_engine,
+    settings_in,
 )
 from controlplane.resources.deployments.schemas import Deployment, deployment_message
 from controlplane.resources.deployments.states import (
@@ -184,12 +186,15 @@ async def update_deployment(
     base = await session.get_one(ModelRow, row.base_model_uid)
     held = Held.by(session, row, base)
     changed = changes(session, body, mask, deployment_message(row, base, {}))
+    changed |= {field: value for field, value in settings_in(changed).items() if value != getattr(row, field)}
     refuse_another_base(row, base, changed)
     for field in DESCRIBING:
         setattr(row, field, changed.get(field, getattr(row, field)))
     changed |= await reshaped(session, caller, row, base, changed, rules)
     steering = {*OF_THE_ENGINE, *LIMITS}
-    if changed.keys() & steering or (row.state == FAILED and body.model_fields_set & steering):
+    if changed.keys() & steering or (
+        row.state == FAILED and body.model_fields_set & (steering | OTHER_FIELDS)
+    ):
         await change_engine(session, row, base, changed)
         change_limits(row, changed)
         await allow_growth(session, row, base, held)

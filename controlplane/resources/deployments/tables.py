@@ -44,6 +44,9 @@ class DeploymentRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     max_context_length: Mapped[int] = mapped_column(default=0)
     ngram_speculation_length: Mapped[int] = mapped_column(default=0, server_default="0")
     draft_token_count: Mapped[int] = mapped_column(default=0, server_default="0")
+    num_lora_device_cached: Mapped[int] = mapped_column(default=0, server_default="0")
+    """Addons that stay on the device at a time; 0 is the platform's choice."""
+    long_prompt: Mapped[bool] = mapped_column(default=False, server_default="false")
     disable_deployment_size_validation: Mapped[bool] = mapped_column(default=False, server_default="false")
     deployment_shape: Mapped[str] = mapped_column(default="", server_default="")
     """The full name of the version of a shape that its settings were taken from."""

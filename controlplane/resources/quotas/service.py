@@ -17,7 +17,12 @@ from controlplane.resources.datasets.tables import DatasetRow
 from controlplane.resources.deployed_models.states import UNDEPLOYING
 from controlplane.resources.deployed_models.tables import DeployedModelRow
 from controlplane.resources.deployments.accelerators import UNSPECIFIED, local_devices
-from controlplane.resources.deployments.planned import Asking, leaves_open, planned_accelerators
+from controlplane.resources.deployments.planned import (
+    Asking,
+    leaves_open,
+    planned_accelerators,
+    unsized_accelerators,
+)
 from controlplane.resources.deployments.states import LEAVING
 from controlplane.resources.deployments.tables import DeploymentRow
 from controlplane.resources.models.tables import ModelRow
@@ -41,6 +46,7 @@ HOLDING = (
     DeploymentRow.precision,
     DeploymentRow.max_context_length,
     DeploymentRow.disable_deployment_size_validation,
+    DeploymentRow.long_prompt,
 )
 """What of deployments tells how many GPUs they hold: accounts may have thousands."""
 
@@ -223,8 +229,6 @@ async def reserved_now(session: AsyncSession, account_id: str, accelerator_type:
 
 
 def accelerators_a_replica(row: Asking) -> int:
-    """How many GPUs each of its replicas holds on a machine that has any: one unless it says how many."""
-    if row.accelerator_count:
-        return row.accelerator_count
-    asked = (row.accelerator_type or UNSPECIFIED) != UNSPECIFIED
-    return 1 if asked or local_devices() else 0
+    """How many GPUs each of its replicas holds on a machine that has any."""
+    asked = row.accelerator_count or (row.accelerator_type or UNSPECIFIED) != UNSPECIFIED
+    return unsized_accelerators(row) if asked or local_devices() else 0

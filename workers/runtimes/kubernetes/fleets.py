@@ -164,6 +164,7 @@ class KubernetesFleets:
             tokens=spec.engine.max_model_len or 0,
             kv_cache_gib=spec.engine.kv_cache_gib,
             check=spec.check_size,
+            long_prompt=spec.engine.long_prompt,
         )
         try:
             return Place(self._pools, *first_fit(pools, size))
