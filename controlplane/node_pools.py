@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from controlplane.regions import ANYWHERE, Regions, region_name
 from controlplane.resources.deployments.accelerators import ACCELERATOR_TYPES, UNSPECIFIED
 
 NODE_POOLS = "node pools"
@@ -72,7 +73,8 @@ class NodePool(_Part):
     """Main memory of a replica, for each of its GPUs; without GPUs, the least that it gets."""
     node_selector: dict[str, str] = {}
     tolerations: tuple[Toleration, ...] = ()
-    region: str = ""
+    region: Annotated[str, AfterValidator(region_name)] = ""
+    """What deployments call it that are to run there; empty for one that none can ask for."""
     context: str = ""
     """The cluster, as a context of the kubeconfig; empty for the one that the workers run in."""
     price: Annotated[Decimal, Field(ge=0)] = Decimal(0)
@@ -151,15 +153,24 @@ class NodePools(_Part):
             )
         return self
 
-    def pools_for(self, accelerator_type: str) -> tuple[NodePool, ...]:
-        """Those with such accelerators, the cheapest first; left open, those of the first pool's kind."""
-        kind = self.pools[0].accelerator_type if accelerator_type == UNSPECIFIED else accelerator_type
-        found = [pool for pool in self.pools if pool.accelerator_type == kind]
+    @property
+    def regions(self) -> tuple[str, ...]:
+        """The names that there are."""
+        return tuple(sorted({pool.region for pool in self.pools} - {""}))
+
+    def pools_in(self, regions: Regions) -> tuple[NodePool, ...]:
+        return tuple(pool for pool in self.pools if regions.have(pool.region))
+
+    def pools_for(self, accelerator_type: str, regions: Regions = ANYWHERE) -> tuple[NodePool, ...]:
+        """Those there with such accelerators, the cheapest first; left open, of the first one's kind."""
+        there = self.pools_in(regions)
+        kind = there[0].accelerator_type if there and accelerator_type == UNSPECIFIED else accelerator_type
+        found = [pool for pool in there if pool.accelerator_type == kind]
         return tuple(sorted(found, key=lambda pool: pool.price))
 
-    def has_gpus(self, accelerator_type: str) -> bool:
+    def has_gpus(self, accelerator_type: str, regions: Regions = ANYWHERE) -> bool:
         """Whether an engine that asks for this kind runs on GPUs."""
-        return any(not pool.on_cpu for pool in self.pools_for(accelerator_type))
+        return any(not pool.on_cpu for pool in self.pools_for(accelerator_type, regions))
 
     def pools_for_training(self) -> tuple[NodePool, ...]:
         """The cheapest first."""

@@ -106,7 +106,12 @@ REFUSED = [
     ({"precision": "NF4"}, "precision NF4 is not served; use BF16 or FP16"),
     ({"precision": "FP1"}, "precision: 'FP1' is none of PRECISION_UNSPECIFIED, FP16"),
     ({"maxContextLength": 2048}, "more than the model's own 1024"),
-    ({"placement": {"region": "US_IOWA_1"}}, "placement is not supported"),
+    (
+        {"placement": {"region": "US_IOWA_1"}},
+        "placement is not supported: replicas run on this platform's own machines; there are no regions",
+    ),
+    ({"placement": {"multiRegion": "EUROPE"}}, "placement is not supported"),
+    ({"placement": {"region": "X" * 61}}, "placement.region: String should have at most 60 characters"),
     ({"draftModel": "x"}, "draftModel is not supported: no second model guesses ahead; set ngramSpec"),
     ({"directRouteType": "INTERNET"}, "directRouteType is not supported"),
     ({"enableHotLoad": True}, "enableHotLoad is not supported"),
@@ -147,7 +152,7 @@ async def test_unsupported_fields_at_their_defaults_and_those_of_older_clients_a
     made = await create(api, draftModel="", placement=None, createdBy="me", worldSize=1, spot=False)
     assert made.status_code == 200
     assert not {"createdBy", "worldSize", "spot", "placement"} & made.json().keys()
-    assert made.json()["draftModel"] == ""
+    assert (made.json()["draftModel"], made.json()["region"]) == ("", "REGION_UNSPECIFIED")
 
 
 async def test_only_a_ready_base_model_that_the_caller_may_read_is_deployed(api, add_model):
@@ -373,7 +378,11 @@ async def test_a_mask_into_the_annotations_leaves_the_others(api, base):
     refused = await api.patch(
         f"{PATH}/d?updateMask=placement.region", json={"placement": {"region": "US_IOWA_1"}}
     )
-    assert (refused.status_code, "placement" in refused.json()["message"]) == (400, True)
+    assert refusal(refused) == (
+        400,
+        3,
+        "placement of a deployment cannot be changed; make another deployment",
+    )
 
 
 async def test_what_is_named_and_deleted_at_the_same_moment_is_a_conflict(api, base, db):

@@ -59,6 +59,11 @@ MISTAKES = [
         "which the operator Exists takes no notice",
     ),
     (changed(tolerations=[{"value": "x"}]), "pools.0.tolerations.0: needs a key, or the operator Exists"),
+    (
+        changed(region="iowa"),
+        "pools.0.region: 'iowa' is no name of a region, as US_IOWA_1 is: capital letters and digits with",
+    ),
+    (changed(region="REGION_UNSPECIFIED"), "pools.0.region: 'REGION_UNSPECIFIED' is no name of a region"),
     (changed(price=-1), "pools.0.price: Input should be greater than or equal to 0"),
 ]
 

@@ -114,6 +114,7 @@ def node_pools() -> dict[str, object]:
                 "cpu": "1",
                 "hostMemory": "1Gi",
                 "nodeSelector": {LABEL: f"{RUN}-gpu"},
+                "region": "US_IOWA_1",
                 **on,
             },
             {"name": "cpu", "cpu": "1", "hostMemory": "1Gi", "nodeSelector": {LABEL: f"{RUN}-cpu"}, **on},

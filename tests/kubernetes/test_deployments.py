@@ -21,8 +21,8 @@ OBJECTS = ["Deployment", "Pod", "PodDisruptionBudget", "ReplicaSet", "Service", 
 
 
 def test_a_deployment_comes_up_and_kubectl_shows_it_as_kubernetes_users_expect(deploy: Deploy) -> None:
-    story = deploy(display_name="Chat", desired_replica_count=2)
-    story.until_ready()
+    story = deploy(display_name="Chat", desired_replica_count=2, placement={"multi_region": "US"})
+    assert story.until_ready().region == "US_IOWA_1"
     assert story.states() == ["READY", "READY"]
     # Its controller follows the pods in a pass of its own.
     story.until(lambda row: story.deployment()["status"].get("readyReplicas") == 2)

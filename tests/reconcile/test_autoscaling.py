@@ -14,11 +14,13 @@ from sqlalchemy import select
 
 from controlplane.config import Settings
 from controlplane.db import now
-from controlplane.load_board import GATEWAYS, GatewayLoad, encode, figures_key, known_key
-from controlplane.resources.tables import ScalingRow
+from controlplane.load_board import GATEWAYS, Board, GatewayLoad, encode, figures_key, known_key
+from controlplane.node_pools import NodePools
+from controlplane.resources.tables import DeploymentRow, ScalingRow
 from tests.reconcile.conftest import DeploymentStory, RuntimeStandIn
 from workers.autoscaling import loop
 from workers.autoscaling.loop import scale_deployments
+from workers.runtimes.vllm import REQUESTS_ON_CPU, REQUESTS_ON_GPU
 
 GATEWAY = "a-gateway"
 BUSY = GatewayLoad(concurrent=100, quiet_seconds=0)
@@ -253,6 +255,18 @@ def test_unused_deployments_are_kept_where_the_platform_says_so(
     scaler.look(story)
     scaler.look(story, after=10 * WEEK)
     assert story.row().state == "READY"
+
+
+@pytest.mark.parametrize(
+    ("region", "capacity"), [("EU_ICELAND_1", REQUESTS_ON_CPU), ("US_IOWA_1", REQUESTS_ON_GPU)]
+)
+def test_a_replica_answers_as_many_requests_as_those_of_its_region_can(region: str, capacity: int) -> None:
+    gpus = {"acceleratorType": "NVIDIA_H100_80GB", "resource": "nvidia.com/gpu", "memoryGiB": 80}
+    cpu, gpu = {"name": "cpu", "region": "EU_ICELAND_1"}, {"name": "h100", "region": "US_IOWA_1", **gpus}
+    pools = NodePools.model_validate({"image": "engine", "pools": [cpu, gpu]})
+    row = DeploymentRow(accelerator_type="ACCELERATOR_TYPE_UNSPECIFIED", placement={"region": region})
+    load = loop.load_of(row, Board(), None, pools)
+    assert load is not None and load.replica_capacity == capacity
 
 
 def test_settled_deployments_are_read_and_not_written(scaler: Autoscaler, deploy: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from controlplane.db import now
+from controlplane.regions import Regions
 from tests.reconcile.conftest import DeploymentStory
 from workers.reconcile.deployments import stop_strays
 from workers.runtimes.base import (
@@ -38,6 +39,7 @@ class ClusterStandIn:
     wants_none: FleetRefused | None = None
     """Of what is declared."""
     away: str = ""
+    region: str = ""
     declared: list[FleetSpec] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -46,7 +48,8 @@ class ClusterStandIn:
         if self.refuses:
             raise self.refuses
         settled = bool(self.declared) and self.declared[-1] == spec
-        return FleetObservation(dict(self.replicas), settled, bool(self.declared), *self.shortage)
+        exists = bool(self.declared)
+        return FleetObservation(dict(self.replicas), settled, exists, *self.shortage, region=self.region)
 
     def remains(self, deployment_uid: str) -> FleetObservation:
         return FleetObservation(dict(self.replicas), exists=bool(self.replicas))
@@ -106,6 +109,22 @@ def test_it_is_declared_once_and_followed_to_ready(keep: Any, cluster: ClusterSt
     serving(story, cluster)
     row = story.round()
     assert (row.state, row.status_message, len(cluster.declared)) == ("READY", "", 1)
+
+
+def test_it_says_which_region_it_is_in_and_keeps_to_its_placement(keep: Any, cluster: ClusterStandIn) -> None:
+    story = keep(placement={"multi_region": "US"})
+    cluster.region = "US_IOWA_1"
+    assert story.round().region == "US_IOWA_1"
+    serving(story, cluster)
+    assert {spec.regions for spec in cluster.declared} == {Regions(multi_region="US")}
+    cluster.region = "US_TEXAS_1"  # where a cheaper pool was added
+    assert story.round().region == "US_TEXAS_1"
+    cluster.refuses = FleetRefused("NO_NODE_POOL", "no node pool is in US")
+    row = story.round()
+    assert (row.reason, row.region, story.states()) == ("NO_NODE_POOL", "US_TEXAS_1", ["READY"])
+    story.change(state="DELETING")
+    cluster.refuses, cluster.replicas = None, {}
+    assert story.round().region == "US_TEXAS_1"
 
 
 def test_what_does_not_fit_fails_with_the_arithmetic_and_leaves_nothing(

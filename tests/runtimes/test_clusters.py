@@ -10,8 +10,15 @@ import pytest
 
 from controlplane.config import Settings
 from controlplane.node_pools import NodePools
+from controlplane.regions import Regions
 from tests.runtimes import test_manifests
-from workers.runtimes.base import FleetObservation, ProcessState, ReplicaObservation, RuntimeUnavailable
+from workers.runtimes.base import (
+    FleetObservation,
+    FleetRefused,
+    ProcessState,
+    ReplicaObservation,
+    RuntimeUnavailable,
+)
 from workers.runtimes.kubernetes.cluster import Refused
 from workers.runtimes.kubernetes.fleets import KubernetesFleets
 from workers.runtimes.kubernetes.sites import Sites
@@ -20,7 +27,7 @@ UP = ReplicaObservation(ProcessState.RUNNING, serving=True)
 GPUS = {"acceleratorType": "NVIDIA_H100_80GB", "resource": "nvidia.com/gpu", "memoryGiB": 80}
 SPEC = replace(test_manifests.SPEC, check_size=False)
 FLEETS = {context: str(uuid.uuid4()) for context in ("home", "away")}
-POOLS = {
+POOLS: dict[str, Any] = {
     "image": "engine",
     "pools": [
         {"name": "cheap", "context": "home", "price": 1, **GPUS},
@@ -91,8 +98,13 @@ def away() -> SiteStandIn:
 
 
 @pytest.fixture
-def fleets(home: SiteStandIn, away: SiteStandIn) -> KubernetesFleets:
-    settings = Settings.model_construct(node_pools=NodePools.model_validate(POOLS))
+def pools() -> dict[str, Any]:
+    return POOLS
+
+
+@pytest.fixture
+def fleets(home: SiteStandIn, away: SiteStandIn, pools: dict[str, Any]) -> KubernetesFleets:
+    settings = Settings.model_construct(node_pools=NodePools.model_validate(pools))
     found = KubernetesFleets.__new__(KubernetesFleets)
     found._pools, found._store, found._sites = settings.node_pools, {}, Sites.from_settings(settings)
     found._sites._sites = {"home": home, "away": away}  # type: ignore[dict-item]
@@ -134,6 +146,51 @@ def test_a_fleet_that_moves_goes_from_the_old_cluster_when_it_serves_on_the_new_
     home.pods["two"] = UP
     fleets.declare(SPEC)
     assert away.told == ["remove"]
+
+
+IN_REGIONS = {
+    **POOLS,
+    "pools": [
+        {**pool, "region": region}
+        for pool, region in zip(POOLS["pools"], ("US_IOWA_1", "EU_ICELAND_1"), strict=True)
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("placement", "context", "region"),
+    [
+        ({}, "home", "US_IOWA_1"),
+        ({"region": "EU_ICELAND_1"}, "away", "EU_ICELAND_1"),
+        ({"multi_region": "EUROPE"}, "away", "EU_ICELAND_1"),
+        ({"regions": ["EU_ICELAND_1", "US_IOWA_1"]}, "home", "US_IOWA_1"),  # the cheaper one
+    ],
+)
+@pytest.mark.parametrize("pools", [IN_REGIONS], ids=["in-regions"])
+def test_a_fleet_goes_to_the_cluster_of_the_region_that_it_is_placed_in(
+    fleets: KubernetesFleets,
+    home: SiteStandIn,
+    away: SiteStandIn,
+    placement: dict[str, Any],
+    context: str,
+    region: str,
+) -> None:
+    away.is_away = False
+    spec = replace(SPEC, regions=Regions.of(placement))
+    fleets.declare(spec)
+    assert {"home": home.told, "away": away.told} == {"home": [], "away": [], context: ["declare"]}
+    assert fleets.observe(spec).region == region
+
+
+@pytest.mark.parametrize("pools", [IN_REGIONS], ids=["in-regions"])
+def test_a_region_that_no_pool_is_in_any_more_is_named(fleets: KubernetesFleets, home: SiteStandIn) -> None:
+    with pytest.raises(FleetRefused) as refused:
+        fleets.declare(replace(SPEC, regions=Regions(frozenset({"AP_TOKYO_1"}))))
+    assert (refused.value.reason, home.told) == ("NO_NODE_POOL", [])
+    assert refused.value.message == (
+        "no node pool has NVIDIA_H100_80GB in AP_TOKYO_1; there are: NVIDIA_H100_80GB in EU_ICELAND_1, "
+        "NVIDIA_H100_80GB in US_IOWA_1"
+    )
 
 
 def test_a_right_that_is_missing_ends_no_round_and_no_sweep(

@@ -25,6 +25,7 @@ from controlplane.db import now
 from controlplane.load_board import Board, GatewayLoad, read_board
 from controlplane.node_pools import NodePools
 from controlplane.queue import RECONCILE_DEPLOYMENT, enqueue
+from controlplane.regions import Regions
 from controlplane.resources.deployments.autoscaling import (
     DEFAULT_LOAD_TARGETS,
     DEFAULT_SCALE_DOWN_WINDOW,
@@ -159,7 +160,10 @@ def load_of(
 ) -> Load | None:
     if board is None:
         return None
-    on_gpus = pools.has_gpus(row.accelerator_type) if pools else accelerators_a_replica(row) > 0
+    if pools:
+        on_gpus = pools.has_gpus(row.accelerator_type, Regions.of(row.placement))
+    else:
+        on_gpus = accelerators_a_replica(row) > 0
     seen = board.loads.get(row.uid, GatewayLoad())
     return Load(
         concurrent_requests=seen.concurrent,

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from controlplane.config import Settings
 from controlplane.db import now
 from controlplane.prices import Prices
+from controlplane.regions import Regions
 from controlplane.resources.deployed_models.states import DEPLOYED
 from controlplane.resources.deployments.states import (
     DELETED,
@@ -106,6 +107,7 @@ def is_as_before(plan: FleetPlan, look: Look) -> bool:
     rows = look.rows
     return (
         look.fleet.settled
+        and look.fleet.region == rows.deployment.region
         and not (look.refused or look.fleet.message or rows.deployment.reason)
         and not (plan.serving or plan.unload or any(step.remove for step in plan.steps))
         and is_at_rest(rows, look)
@@ -146,6 +148,7 @@ def fleet_spec(settings: Settings, rows: Rows) -> FleetSpec:
         accelerator_count=deployment.accelerator_count,
         model_config=rows.base.facts.get("config") or {},
         check_size=not deployment.disable_deployment_size_validation,
+        regions=Regions.of(deployment.placement),
     )
 
 
@@ -257,6 +260,8 @@ def conclude(context: WorkerContext, lease: Lease, look: Look, results: Results)
                 row, DELETING, message=look.fleet.message or "its objects are being removed from the cluster"
             )
             return LEAVING_POLL
+        if not look.refused and row.state not in LEAVING:
+            row.region = look.fleet.region
         wait = describe(session, row, moment)
         return say_what_is_missing(session, row, look, wait)
 

@@ -52,6 +52,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from controlplane.regions import ANYWHERE, Regions
 from workers.runtimes.process import ProcessState
 
 __all__ = [
@@ -264,6 +265,7 @@ class FleetSpec:
     model_config: Mapping[str, Any] = field(default_factory=dict)
     """The model's config.json, for the memory that its engine needs."""
     check_size: bool = True
+    regions: Regions = ANYWHERE
 
 
 @dataclass(frozen=True)
@@ -276,6 +278,8 @@ class FleetObservation:
     reason: str = ""
     message: str = ""
     """Why there are fewer replicas than wanted: a quota, for one."""
+    region: str = ""
+    """Where it is placed; empty where that has no name, and of what is to go."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import aliased
 from controlplane.auth import Caller
 from controlplane.errors import ApiError, failed_precondition, invalid, not_found
 from controlplane.names import InvalidName, parse_name
+from controlplane.regions import ANYWHERE, Regions
 from controlplane.resources.deployment_shapes.schemas import snapshot_of
 from controlplane.resources.deployments.engine import (
     LEFT_OPEN,
@@ -39,6 +40,8 @@ class ShapeRules:
     """The caller wants no shape, and says so."""
     without_speculation: bool = False
     """What a shape says of guessing tokens ahead is left out."""
+    regions: Regions = ANYWHERE
+    """Where the deployment is to run: a shape whose accelerators are not there does not fit."""
 
 
 def readable_versions(caller: Caller, table: Any = DeploymentShapeVersionRow) -> ColumnElement[bool]:
@@ -140,17 +143,21 @@ async def fitting_versions(
         )
         .order_by(DeploymentShapeVersionRow.create_time.desc(), DeploymentShapeVersionRow.uid)
     )
-    return [row for row in await session.scalars(query) if fits(session, row, base, wanted)]
+    return [row for row in await session.scalars(query) if fits(session, row, base, wanted, rules)]
 
 
 def fits(
-    session: AsyncSession, row: DeploymentShapeVersionRow, base: ModelRow, wanted: Mapping[str, Any]
+    session: AsyncSession,
+    row: DeploymentShapeVersionRow,
+    base: ModelRow,
+    wanted: Mapping[str, Any],
+    rules: ShapeRules,
 ) -> bool:
     """Whether the shape says nothing against what is wanted, and an engine could be started with both."""
     if contradictions(row, wanted):
         return False
     try:
-        check_engine(session, EngineSettings(**filled(settings_of(row), wanted)), base)
+        check_engine(session, EngineSettings(**filled(settings_of(row), wanted)), base, rules.regions)
     except ApiError:
         return False
     return True

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.auth import Caller
 from controlplane.errors import invalid
 from controlplane.names import parse_name
+from controlplane.regions import Regions
 from controlplane.resources.deployment_shapes.choice import (
     DEFAULT,
     ShapeRules,
@@ -15,6 +18,7 @@ from controlplane.resources.deployment_shapes.choice import (
     named_version,
     stated,
 )
+from controlplane.resources.deployments.placement import chosen_placement
 from controlplane.resources.deployments.schemas import Deployment
 from controlplane.resources.models.service import find_readable
 from controlplane.resources.tables import DeploymentShapeVersionRow, ModelRow
@@ -28,11 +32,12 @@ async def matches(
     base = await base_of(session, caller, given.get("base_model", ""))
     if base.state != "READY":
         return []
+    rules = replace(rules, regions=Regions.of(chosen_placement(session, given.get("placement"))))
     settings, shape = stated(given), given.get("deployment_shape", "")
     if shape in ("", DEFAULT):
         return await fitting_versions(session, caller, base, settings, rules)
     row = await named_version(session, caller, shape, rules)
-    return [row] if row.base_model_uid == base.uid and fits(session, row, base, settings) else []
+    return [row] if row.base_model_uid == base.uid and fits(session, row, base, settings, rules) else []
 
 
 async def base_of(session: AsyncSession, caller: Caller, given: str) -> ModelRow:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from controlplane.errors import invalid
+from controlplane.errors import ApiError, invalid
+from controlplane.regions import ANYWHERE, Regions
 
 if TYPE_CHECKING:
-    from controlplane.node_pools import NodePools
+    from controlplane.node_pools import NodePool, NodePools
 
 ACCELERATOR_TYPES = (
     "NVIDIA_A100_80GB",
@@ -49,18 +51,35 @@ def check_accelerators(kind: str, count: int, devices: list[str]) -> None:
         )
 
 
-def check_pools(kind: str, count: int, pools: NodePools) -> None:
-    """Refuse, by name, accelerators that no node pool has."""
-    found = pools.pools_for(kind)
+def check_pools(kind: str, count: int, pools: NodePools, regions: Regions = ANYWHERE) -> None:
+    """Refuse, by name, accelerators that no node pool there has."""
+    found = pools.pools_for(kind, regions)
     if not found:
-        offered = sorted({pool.accelerator_type for pool in pools.pools} - {UNSPECIFIED})
-        have = ", ".join(offered) if offered else "none"
-        raise invalid(f"{kind} cannot be had: the cluster has {have}", "acceleratorType")
+        raise _not_there(kind, pools, regions)
     most = max(0 if pool.on_cpu else pool.per_node for pool in found)
     if count > most:
+        there = "" if regions == ANYWHERE else f" in {regions}"
         raise invalid(
-            f"acceleratorCount is {count}, and a replica can have {most} GPUs at most", "acceleratorCount"
+            f"acceleratorCount is {count}, and a replica can have {most} GPUs at most{there}",
+            "acceleratorCount",
         )
+
+
+def _not_there(kind: str, pools: NodePools, regions: Regions) -> ApiError:
+    elsewhere = pools.pools_for(kind)
+    if not elsewhere:
+        return invalid(
+            f"{kind} cannot be had: the cluster has {_kinds(pools.pools) or 'none'}", "acceleratorType"
+        )
+    here = _kinds(pools.pools_in(regions)) or "no GPUs"
+    named = sorted({pool.region for pool in elsewhere} - {""})
+    there = f"in {', '.join(named)}" if named else "where its regions have no names: leave placement unset"
+    said = f"the cluster has {here} there, and {kind} {there}"
+    return invalid(f"{kind} cannot be had in {regions}: {said}", "acceleratorType")
+
+
+def _kinds(pools: Iterable[NodePool]) -> str:
+    return ", ".join(sorted({pool.accelerator_type for pool in pools} - {UNSPECIFIED}))
 
 
 def local_devices(root: Path = NVIDIA_DEVICES) -> list[str]:

@@ -12,12 +12,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controlplane.checks.architectures import GENERATE, architectures
 from controlplane.errors import invalid
 from controlplane.node_pools import NODE_POOLS
+from controlplane.regions import ANYWHERE, Regions
 from controlplane.resources.deployments.accelerators import (
     UNSPECIFIED,
     check_accelerators,
     check_pools,
     local_devices,
 )
+from controlplane.resources.deployments.placement import check_regions
 from controlplane.resources.tables import ModelRow
 from controlplane.sizing import LONG_PROMPT_FACTOR, DoesNotFit, ModelSizes
 
@@ -101,13 +103,16 @@ def sent_as(field: str) -> str:
     return SENT_AS.get(field) or to_camel(field)
 
 
-def check_engine(session: AsyncSession, settings: Settings, base: ModelRow) -> None:
-    """Refuse what no engine here could be started with."""
+def check_engine(
+    session: AsyncSession, settings: Settings, base: ModelRow, regions: Regions = ANYWHERE
+) -> None:
+    """Refuse what no engine in these regions could be started with."""
     kind, count, pools = settings.accelerator_type, settings.accelerator_count, session.info.get(NODE_POOLS)
+    check_regions(pools, regions)
     if pools is not None:
-        check_pools(kind, count, pools)
-        check_precision(settings.precision, on_gpus=pools.has_gpus(kind))
-        most = max(0 if pool.on_cpu else pool.per_node for pool in pools.pools_for(kind))
+        check_pools(kind, count, pools, regions)
+        check_precision(settings.precision, on_gpus=pools.has_gpus(kind, regions))
+        most = max(0 if pool.on_cpu else pool.per_node for pool in pools.pools_for(kind, regions))
     else:
         devices = local_devices()
         check_accelerators(kind, count, devices)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from controlplane.regions import PREFIXES
 from controlplane.resources.deployments.accelerators import ACCELERATOR_TYPES, UNSPECIFIED
 from controlplane.rest.schema import OneOf
 
@@ -31,7 +32,7 @@ DIRECT_ROUTE_TYPES = (
     "AWS_PRIVATELINK",
 )
 BUCKET_TYPES = ("BUCKET_TYPE_UNSPECIFIED", "MINIO", "S3", "NEBIUS", "FW_HOSTED")
-MULTI_REGIONS = ("MULTI_REGION_UNSPECIFIED", "GLOBAL", "US", "EUROPE", "APAC")
+MULTI_REGIONS = ("MULTI_REGION_UNSPECIFIED", *PREFIXES)
 PRESET_TYPES = (
     "PRESET_TYPE_UNSPECIFIED",
     "MINIMAL",

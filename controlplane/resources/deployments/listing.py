@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from sqlalchemy import case, func
 
+from controlplane.regions import UNSPECIFIED as REGION_UNSPECIFIED
 from controlplane.resources.deployments.engine import ADDON_SLOTS
-from controlplane.resources.deployments.enums import PRECISIONS
+from controlplane.resources.deployments.enums import MULTI_REGIONS, PRECISIONS
 from controlplane.resources.deployments.schemas import Deployment
 from controlplane.resources.deployments.states import DELETED, TRANSITIONS
 from controlplane.resources.tables import DeploymentRow, ModelRow
@@ -18,10 +19,13 @@ from controlplane.rest.filters.fields import (
     text,
     text_map,
     time,
+    when,
 )
 from controlplane.rest.listing import Listing, resource_fields, state_fields
 
 SLOTS = func.coalesce(func.nullif(DeploymentRow.num_lora_device_cached, 0), ADDON_SLOTS)
+PLACEMENT = DeploymentRow.placement
+IS_PLACED = PLACEMENT != {}
 COUNTED = "it is counted when the deployment is shown; use state or desired_replica_count"
 
 LISTING = Listing(
@@ -53,7 +57,16 @@ LISTING = Listing(
         "ngram_speculation_length": integer(DeploymentRow.ngram_speculation_length),
         "draft_token_count": integer(DeploymentRow.draft_token_count),
         "cluster": constant(""),
-        "region": constant("REGION_UNSPECIFIED"),
+        "region": enum(
+            func.coalesce(func.nullif(DeploymentRow.region, ""), REGION_UNSPECIFIED), nullable=False
+        ),
+        "placement": message(IS_PLACED),
+        "placement.region": enum(
+            when(IS_PLACED, func.coalesce(PLACEMENT["region"].astext, REGION_UNSPECIFIED))
+        ),
+        "placement.multi_region": enum(
+            when(IS_PLACED, func.coalesce(PLACEMENT["multi_region"].astext, MULTI_REGIONS[0])), MULTI_REGIONS
+        ),
         "num_peft_device_cached": integer(
             case((DeploymentRow.enable_addons, SLOTS), else_=0), nullable=False
         ),

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from controlplane.node_pools import NodePools
+from controlplane.regions import Regions
 from controlplane.resources.deployments.accelerators import UNSPECIFIED
 from controlplane.sizing import LONG_PROMPT_FACTOR, DoesNotFit, ModelSizes, first_fit, size_pod
 
@@ -25,6 +26,8 @@ class Asking(Protocol):
     def disable_deployment_size_validation(self) -> bool: ...
     @property
     def long_prompt(self) -> bool: ...
+    @property
+    def placement(self) -> dict[str, Any]: ...
 
 
 class Sized(Protocol):
@@ -40,7 +43,9 @@ class Sized(Protocol):
 
 def leaves_open(row: Asking, pools: NodePools) -> bool:
     """Whether it depends on the model how many there are."""
-    return not row.accelerator_count and pools.has_gpus(row.accelerator_type or UNSPECIFIED)
+    if row.accelerator_count:
+        return False
+    return pools.has_gpus(row.accelerator_type or UNSPECIFIED, Regions.of(row.placement))
 
 
 def unsized_accelerators(row: Asking) -> int:
@@ -53,7 +58,7 @@ def planned_accelerators(row: Asking, base: Sized | None, pools: NodePools) -> i
 
     `base` may be missing where the deployment leaves nothing open.
     """
-    possible = pools.pools_for(row.accelerator_type or UNSPECIFIED)
+    possible = pools.pools_for(row.accelerator_type or UNSPECIFIED, Regions.of(row.placement))
     if base is None or not leaves_open(row, pools):
         on_cpu = bool(possible) and possible[0].on_cpu
         return 0 if on_cpu else unsized_accelerators(row)

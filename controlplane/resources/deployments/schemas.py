@@ -4,15 +4,16 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, StringConstraints
 
+from controlplane.regions import UNSPECIFIED as REGION_UNSPECIFIED
 from controlplane.resources.deployments.autoscaling import AutoscalingPolicy
 from controlplane.resources.deployments.engine import ADDON_SLOTS, DRAFT_TOKENS
 from controlplane.resources.deployments.enums import (
     AcceleratorType,
     BucketType,
     DirectRouteType,
-    MultiRegion,
     Precision,
 )
+from controlplane.resources.deployments.placement import Placement
 from controlplane.resources.deployments.states import DELETED, STATES, Replica
 from controlplane.resources.models.tables import ModelRow
 from controlplane.resources.tables import DeploymentRow
@@ -93,12 +94,6 @@ class ReplicaStats(ApiModel):
         )
 
 
-class Placement(ApiModel):
-    region: str = "REGION_UNSPECIFIED"
-    multi_region: MultiRegion = "MULTI_REGION_UNSPECIFIED"
-    regions: list[str] = Field(default_factory=list)
-
-
 class AutoTune(ApiModel):
     long_prompt: bool = Field(
         default=False,
@@ -117,7 +112,6 @@ class Deployment(ApiModel):
         "direct_route_api_keys": NO_DIRECT_ROUTE,
         "direct_route_type": NO_DIRECT_ROUTE,
         "deployment_template": "deployment templates are not available; set the fields themselves",
-        "placement": "replicas run on this platform's own machines; there are no regions to choose from",
         "enable_hot_load": NO_HOT_LOAD,
         "hot_load_bucket_type": NO_HOT_LOAD,
         "hot_load_bucket_url": NO_HOT_LOAD,
@@ -163,8 +157,16 @@ class Deployment(ApiModel):
     accelerator_type: AcceleratorType = "ACCELERATOR_TYPE_UNSPECIFIED"
     precision: Precision = "PRECISION_UNSPECIFIED"
     cluster: str = output_only("")
-    region: str = output_only("REGION_UNSPECIFIED")
-    placement: Placement | None = None
+    region: str = output_only(
+        REGION_UNSPECIFIED,
+        description="Where its replicas were placed last; unspecified before that, and where regions have no "
+        "names.",
+    )
+    placement: Placement | None = Field(
+        default=None,
+        description="Where its replicas may run; anywhere when unset. It cannot be changed. On one machine "
+        "there are no regions to choose from.",
+    )
     max_context_length: Annotated[int, Field(ge=0, le=100_000_000)] = 0
     enable_addons: bool = False
     num_peft_device_cached: int = output_only(
@@ -280,4 +282,6 @@ def deployment_message(row: DeploymentRow, base: ModelRow, counts: dict[str, int
         auto_tune=AutoTune(long_prompt=True) if row.long_prompt else None,
         disable_deployment_size_validation=row.disable_deployment_size_validation,
         deployment_shape=row.deployment_shape,
+        region=row.region or REGION_UNSPECIFIED,
+        placement=Placement(**row.placement) if row.placement else None,
     )

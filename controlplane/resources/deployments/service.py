@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
+from dataclasses import replace
 from typing import Any
 
 from pydantic.alias_generators import to_camel
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from controlplane.auth import Caller
 from controlplane.errors import ApiError, Code, failed_precondition, invalid, not_found
 from controlplane.names import ResourceName, check_id, generate_id, parse_name
+from controlplane.regions import Regions
 from controlplane.resources.deployed_models import states as deployed
 from controlplane.resources.deployed_models.service import add_deployed_model, lock_model
 from controlplane.resources.deployment_shapes.choice import (
@@ -37,6 +39,7 @@ from controlplane.resources.deployments.engine import (
     check_engine,
     settings_in,
 )
+from controlplane.resources.deployments.placement import chosen_placement, refuse_another_place
 from controlplane.resources.deployments.schemas import Deployment, deployment_message
 from controlplane.resources.deployments.states import (
     CREATING,
@@ -74,12 +77,16 @@ async def create_deployment(
 ) -> tuple[DeploymentRow, ModelRow]:
     """A new deployment and its base model, which is deployed on it too unless `deploy_base` says no."""
     given = body.given()
+    placement = chosen_placement(session, given.get("placement"))
+    regions = Regions.of(placement)
+    rules = replace(rules, regions=regions)
     base = await chosen_base(session, caller, given, rules)
     row = DeploymentRow(
         account_id=caller.account_id,
         id=check_id(deployment_id or generate_id(), "deploymentId"),
         base_model_uid=base.uid,
         created_by=caller.email,
+        placement=placement,
         **{field: given[field] for field in DESCRIBING if field in given},
         **await chosen_settings(session, caller, base, given, rules),
     )
@@ -91,7 +98,7 @@ async def create_deployment(
     row.next_reconcile_at = func.now()
     await allow_growth(session, row, base)
     await insert(session, row, row.name)
-    check_engine(session, row, base)
+    check_engine(session, row, base, regions)
     if deploy_base:
         await add_deployed_model(session, row, base, caller, {})
     return row, base
@@ -188,6 +195,8 @@ async def update_deployment(
     changed = changes(session, body, mask, deployment_message(row, base, {}))
     changed |= {field: value for field, value in settings_in(changed).items() if value != getattr(row, field)}
     refuse_another_base(row, base, changed)
+    refuse_another_place(row, changed)
+    rules = replace(rules, regions=Regions.of(row.placement))
     for field in DESCRIBING:
         setattr(row, field, changed.get(field, getattr(row, field)))
     changed |= await reshaped(session, caller, row, base, changed, rules)
@@ -247,7 +256,7 @@ async def change_engine(
         return
     for field, value in fresh.items():
         setattr(row, field, value)
-    check_engine(session, row, base)
+    check_engine(session, row, base, Regions.of(row.placement))
     addons = addons_of(row, await models_on(session, row))
     if addons and not row.enable_addons:
         raise failed_precondition(
@@ -300,7 +309,7 @@ async def undelete_deployment(
     row = await find_deleted(session, caller, name)
     base = await session.get_one(ModelRow, row.base_model_uid)
     base = await find_base(session, caller, base.name)
-    check_engine(session, row, base)
+    check_engine(session, row, base, Regions.of(row.placement))
     await allow_growth(session, row, base)
     mark(row, CREATING, message=WAITING)
     row.delete_time = row.purge_time = None

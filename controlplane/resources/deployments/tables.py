@@ -50,6 +50,10 @@ class DeploymentRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     disable_deployment_size_validation: Mapped[bool] = mapped_column(default=False, server_default="false")
     deployment_shape: Mapped[str] = mapped_column(default="", server_default="")
     """The full name of the version of a shape that its settings were taken from."""
+    placement: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    """What is stated of where its replicas may run, as the API's JSON in snake_case; empty for anywhere."""
+    region: Mapped[str] = mapped_column(String(60), default="", server_default="")
+    """Of the node pool that its replicas were placed in last; empty where that has none."""
     generation: Mapped[int] = mapped_column(default=1)
     """Counts the changes that a running engine cannot take: replicas of an older one are replaced."""
     delete_time: Mapped[datetime | None] = mapped_column(default=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -51,10 +50,9 @@ def short_name(accelerator_type: str) -> str:
     return f"{chip}-{memory}" if (chip, memory) == ("a100", "40gb") else chip
 
 
-def accelerator_quota(accelerator_type: str, region: str = "") -> str:
-    """The id of the quota of GPUs: `h100-us-iowa-1`, or `h100-count` where regions have no names."""
-    place = re.sub(r"[^a-z0-9]+", "-", region.lower()).strip("-")
-    return f"{short_name(accelerator_type)}-{place or 'count'}"
+def accelerator_quota(accelerator_type: str) -> str:
+    """The id of the quota of GPUs, of all regions together: `h100-count`."""
+    return f"{short_name(accelerator_type)}-count"
 
 
 DEFAULTS: Mapping[str, Allowance] = {

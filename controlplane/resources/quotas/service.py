@@ -47,6 +47,7 @@ HOLDING = (
     DeploymentRow.max_context_length,
     DeploymentRow.disable_deployment_size_validation,
     DeploymentRow.long_prompt,
+    DeploymentRow.placement,
 )
 """What of deployments tells how many GPUs they hold: accounts may have thousands."""
 
@@ -205,11 +206,12 @@ async def holders(
 
 
 def may_hold(session: AsyncSession) -> ColumnElement[bool]:
-    """Not those that leave GPUs open where that means none."""
+    """Not those that leave GPUs open where that means none: in a region it may mean something else."""
     pools = session.info.get(NODE_POOLS)
     if pools.has_gpus(UNSPECIFIED) if pools else local_devices():
         return true()
-    return or_(DeploymentRow.accelerator_count > 0, DeploymentRow.accelerator_type != UNSPECIFIED)
+    asks = or_(DeploymentRow.accelerator_count > 0, DeploymentRow.accelerator_type != UNSPECIFIED)
+    return or_(asks, DeploymentRow.placement != {}) if pools else asks
 
 
 async def bases_of(session: AsyncSession, rows: Sequence[Any]) -> dict[uuid.UUID, Any]:

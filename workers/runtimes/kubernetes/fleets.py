@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial, reduce
 from operator import or_
 
 import httpx
 
 from controlplane.config import Settings
+from controlplane.node_pools import NodePool, NodePools
+from controlplane.regions import ANYWHERE
 from controlplane.sizing import DoesNotFit, ModelSizes, first_fit, size_pod
 from workers.runtimes.base import (
     AdapterSource,
@@ -66,8 +69,13 @@ class KubernetesFleets:
             lambda other: other.replicas(spec.deployment_uid), besides=place.pool.context
         )
         replicas = {uid: replica for each in (*elsewhere, seen.replicas) for uid, replica in each.items()}
-        settled = seen.settled and not any(elsewhere)
-        return FleetObservation(replicas, settled, seen.exists or bool(replicas), seen.reason, seen.message)
+        return replace(
+            seen,
+            replicas=replicas,
+            settled=seen.settled and not any(elsewhere),
+            exists=seen.exists or bool(replicas),
+            region=place.pool.region,
+        )
 
     def remains(self, deployment_uid: str) -> FleetObservation:
         """What is left of a fleet that is to go. A cluster that is silent may still have some of it."""
@@ -149,12 +157,10 @@ class KubernetesFleets:
         self._sites.close()
 
     def _place(self, spec: FleetSpec) -> Place:
-        """The first pool that the replica fits in, by price."""
-        pools = self._pools.pools_for(spec.accelerator_type)
+        """The first pool of its regions that the replica fits in, by price."""
+        pools = self._pools.pools_for(spec.accelerator_type, spec.regions)
         if not pools:
-            kinds = ", ".join(sorted({pool.accelerator_type for pool in self._pools.pools}))
-            said = f"no node pool has {spec.accelerator_type}; there are: {kinds}"
-            raise FleetRefused("NO_NODE_POOL", said)
+            raise FleetRefused("NO_NODE_POOL", _no_pool(spec, self._pools))
         weights = sum(file.size for file in spec.engine.model.files)
         size = partial(
             size_pod,
@@ -204,6 +210,15 @@ class KubernetesFleets:
         if answer.status_code != httpx.codes.OK:
             raise EngineUnreachable(f"the pod's stager answered {answer.status_code}: {said.get('message')}")
         return str(said["path"])
+
+
+def _no_pool(spec: FleetSpec, pools: NodePools) -> str:
+    def shown(pool: NodePool) -> str:
+        return f"{pool.accelerator_type} in {pool.region}" if pool.region else pool.accelerator_type
+
+    place = "" if spec.regions == ANYWHERE else f" in {spec.regions}"
+    there = ", ".join(sorted({shown(pool) for pool in pools.pools}))
+    return f"no node pool has {spec.accelerator_type}{place}; there are: {there}"
 
 
 def _serves(site: Site, spec: FleetSpec) -> bool:
