@@ -17,13 +17,14 @@ def affinity_of(route: Route, request: EngineRequest) -> str | None:
     """The first of these that there is; None for a request that is as well answered by any replica.
 
     An addon comes first: reading its weights takes longer than reading a prompt, and as all of its requests
-    come together, so do its sessions.
+    come together, so do its sessions. A deployment that keeps sessions has room for its addons everywhere.
     """
-    if not route.is_base:
-        return f"addon {route.account_id}/{route.id}"
+    addon = "" if route.is_base else f"{route.account_id}/{route.id}"
     salt = request.body.get("cache_salt", "")
-    if request.session is not None:
-        return _digest(f"session {salt} {request.session}")
+    if request.session is not None and (route.is_base or route.deployment.keeps_sessions):
+        return _digest(f"session {salt} {addon} {request.session}")
+    if addon:
+        return f"addon {addon}"
     prefix = _prefix(request.body)
     return None if prefix is None else _digest(f"prefix {salt} {prefix}")
 

@@ -120,6 +120,7 @@ def _deployment(row: DeploymentRow, base: ModelRow, ready_replicas: int) -> Depl
         row.desired_replica_count,
         row.max_replica_count,
         row.ngram_speculation_length > 0,
+        row.enable_session_affinity,
     )
 
 

@@ -57,6 +57,8 @@ class Deployment:
     most_replicas: int = 1
     guesses_ahead: bool = False
     """Whether its engines guess tokens ahead, which some parameters do not go with."""
+    keeps_sessions: bool = False
+    """Whether an addon's sessions are kept together, rather than all of its requests."""
     name: str = field(init=False, compare=False)
 
     def __post_init__(self) -> None:

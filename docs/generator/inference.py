@@ -98,7 +98,8 @@ ROUTED = prose("""
 Of a deployment's ready replicas one is chosen for each request. Requests for one addon go to one replica, so
 that its weights stay there; so do requests with the same header `x-session-affinity`, the same
 `prompt_cache_key`, or else the same `user`; and so do prompts that begin alike for the first thousand
-characters. A replica that has more than 1.25 of an equal share of the requests is passed over, in an order
+characters. A deployment with `enableSessionAffinity` spreads the requests for an addon by their session. A
+replica that has more than 1.25 of an equal share of the requests is passed over, in an order
 that each of these has of its own. All others go where the least is in flight. A replica that cannot be
 reached, or fails before the first byte of its answer, is replaced by another once. One that is taken out of
 service gets nothing new, and has a minute to finish what it has begun.

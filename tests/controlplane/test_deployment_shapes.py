@@ -94,7 +94,6 @@ REFUSED = [
         400,
         "disableSpeculativeDecoding and ngramSpeculationLength exclude each other",
     ),
-    ({"enableSessionAffinity": True}, 400, "enableSessionAffinity is not supported"),
     ({"numLoraDeviceCached": 33, "enableAddons": True}, 400, "numLoraDeviceCached: Input should be less"),
     ({"autoTune": {"longPrompt": True}}, 400, 'unknown field "autoTune"'),
     ({"precision": "FP8"}, 400, "precision FP8 needs a GPU, and models run on the CPU here"),

@@ -125,7 +125,6 @@ REFUSED = [
     ({"autoTune": {"longPrompt": True}}, "and models run on the CPU here; leave it unset"),
     ({"autoTune": {"shortPrompt": True}}, 'unknown field "autoTune.shortPrompt"'),
     ({"enableMtp": True}, "enableMtp is not supported"),
-    ({"enableSessionAffinity": True}, "enableSessionAffinity is not supported"),
     ({"pricingPlanId": "x"}, "pricingPlanId is not supported"),
     ({"targetModelVersion": "x"}, "targetModelVersion is not supported"),
     ({"maxWithRevocableReplicaCount": 3}, "maxWithRevocableReplicaCount is not supported"),

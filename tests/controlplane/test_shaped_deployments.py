@@ -98,6 +98,16 @@ async def test_a_shape_may_forbid_to_guess_ahead(api):
     assert made.json()["ngramSpeculationLength"] == 3
 
 
+async def test_sessions_are_kept_where_the_shape_or_the_request_says_so(api, db):
+    await make_validated(api, enableSessionAffinity=True)
+    assert (await create(api, "fast", "&validateOnly=true")).json()["enableSessionAffinity"]
+    assert not (await create(api, "")).json()["enableSessionAffinity"]
+    assert (await change(api, enableSessionAffinity=True)).json()["enableSessionAffinity"]
+    listed = await api.get(PATH, params={"filter": "enable_session_affinity = true"})
+    assert len(listed.json()["deployments"]) == 1
+    assert row(db).generation == 1, "engines need not know of it"
+
+
 async def test_only_a_validated_shape_is_taken_unless_told_otherwise(api):
     await create_shape(api, maxContextLength=32)
     version = await newest(api)

@@ -107,6 +107,7 @@ def test_the_bound_leaves_room_for_one_more_and_no_more_than_the_share(total, re
 
 
 BASE, ADDON = ROUTE, replace(ROUTE, is_base=False)
+KEEPING = replace(ADDON, deployment=replace(ROUTE.deployment, keeps_sessions=True))
 LONG = "You are a patient teacher. " * 100
 
 
@@ -127,10 +128,13 @@ SAME = [
     (BASE, completion([5] * PREFIX), completion([5] * PREFIX + [6])),
     (BASE, completion([LONG, "a"]), completion([LONG, "b"])),
     (ADDON, chat("one", user="ann"), chat("two", user="ben")),
+    (KEEPING, chat("one", user="ann"), chat("two", user="ann")),
+    (KEEPING, chat("one"), chat("two")),
 ]
 DIFFERENT = [
     (BASE, chat(), chat("Another beginning. " * 100)),
     (BASE, chat(user="ann"), chat(user="ben")),
+    (KEEPING, chat(user="ann"), chat(user="ben")),
     (BASE, chat(prompt_cache_isolation_key="x"), chat(prompt_cache_isolation_key="y")),
 ]
 

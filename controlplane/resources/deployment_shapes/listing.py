@@ -40,6 +40,7 @@ OWN_SHAPES = Listing(
         "precision": enum(DeploymentShapeRow.precision, PRECISIONS),
         "disable_deployment_size_validation": boolean(DeploymentShapeRow.disable_deployment_size_validation),
         "enable_addons": boolean(DeploymentShapeRow.enable_addons),
+        "enable_session_affinity": boolean(DeploymentShapeRow.enable_session_affinity),
         "disable_speculative_decoding": boolean(DeploymentShapeRow.disable_speculative_decoding),
         "max_context_length": integer(DeploymentShapeRow.max_context_length),
         "ngram_speculation_length": integer(DeploymentShapeRow.ngram_speculation_length),
@@ -71,6 +72,7 @@ def _snapshot_fields(place: str = "") -> dict[str, Field]:
             json_boolean(snapshot, "disableDeploymentSizeValidation"), nullable=False
         ),
         "enable_addons": boolean(json_boolean(snapshot, "enableAddons"), nullable=False),
+        "enable_session_affinity": boolean(json_boolean(snapshot, "enableSessionAffinity"), nullable=False),
         "disable_speculative_decoding": boolean(
             json_boolean(snapshot, "disableSpeculativeDecoding"), nullable=False
         ),

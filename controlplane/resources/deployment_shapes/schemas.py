@@ -11,6 +11,7 @@ from controlplane.resources.deployments.schemas import (
     Deployment,
     DraftTokens,
     NgramLength,
+    SessionAffinity,
 )
 from controlplane.resources.tables import DeploymentShapeRow, DeploymentShapeVersionRow
 from controlplane.rest.schema import ApiModel, Int64, Timestamp, output_only
@@ -48,7 +49,7 @@ class DeploymentShape(ApiModel):
     disable_speculative_decoding: bool = Field(
         default=False, description="Deployments of this shape guess nothing ahead, and may not ask for it."
     )
-    enable_session_affinity: bool = False
+    enable_session_affinity: SessionAffinity = False
     num_lora_device_cached: AddonSlots = 0
     max_context_length: Annotated[int, Field(ge=0, le=100_000_000)] = 0
     preset_type: PresetType = Field(
@@ -113,6 +114,7 @@ def shape_message(row: DeploymentShapeRow) -> DeploymentShape:
         precision=row.precision,
         disable_deployment_size_validation=row.disable_deployment_size_validation,
         enable_addons=row.enable_addons,
+        enable_session_affinity=row.enable_session_affinity,
         disable_speculative_decoding=row.disable_speculative_decoding,
         draft_token_count=row.draft_token_count,
         ngram_speculation_length=row.ngram_speculation_length,

@@ -38,6 +38,7 @@ SETTABLE = (
     "description",
     *OF_SHAPES,
     "disable_speculative_decoding",
+    "enable_session_affinity",
     "disable_deployment_size_validation",
     "preset_type",
 )

@@ -39,6 +39,7 @@ class DeploymentShapeRow(ResourceColumns, Base):
     draft_token_count: Mapped[int] = mapped_column(default=0, server_default="0")
     num_lora_device_cached: Mapped[int] = mapped_column(default=0, server_default="0")
     enable_addons: Mapped[bool] = mapped_column(default=False)
+    enable_session_affinity: Mapped[bool] = mapped_column(default=False, server_default="false")
     disable_speculative_decoding: Mapped[bool] = mapped_column(default=False)
     disable_deployment_size_validation: Mapped[bool] = mapped_column(default=False)
     preset_type: Mapped[str] = mapped_column(String(40), default="PRESET_TYPE_UNSPECIFIED")

@@ -75,6 +75,7 @@ LISTING = Listing(
         "auto_tune.long_prompt": boolean(DeploymentRow.long_prompt),
         "direct_route_handle": constant(""),
         "disable_deployment_size_validation": boolean(DeploymentRow.disable_deployment_size_validation),
+        "enable_session_affinity": boolean(DeploymentRow.enable_session_affinity),
         "deployment_shape": text(DeploymentRow.deployment_shape),
     },
     refused={

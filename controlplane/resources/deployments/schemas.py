@@ -35,7 +35,6 @@ NO_VERSIONS = "models have no versions"
 # What neither deployments nor their shapes can have.
 UNSUPPORTED_ENGINE_FIELDS = {
     "draft_model": NO_DRAFT,
-    "enable_session_affinity": "requests are not routed by user yet",
 }
 
 NgramLength = Annotated[
@@ -66,6 +65,14 @@ AddonSlots = Annotated[
         description="How many addons stay on the device at a time, which is how many the requests that are "
         f"answered together may be for; {ADDON_SLOTS} when unset. Only with enableAddons. The engine takes "
         "the room for all of them as it starts.",
+    ),
+]
+SessionAffinity = Annotated[
+    bool,
+    Field(
+        description="Requests of one session (with the same `x-session-affinity`, `prompt_cache_key` or "
+        "`user`) stay on one replica also where they are for an addon, all of whose requests go together "
+        "otherwise. Requests to the base do so anyway."
     ),
 ]
 AnnotationKey = Annotated[str, StringConstraints(min_length=1, max_length=63)]
@@ -178,7 +185,7 @@ class Deployment(ApiModel):
     draft_token_count: DraftTokens = 0
     ngram_speculation_length: NgramLength = 0
     enable_mtp: bool = False
-    enable_session_affinity: bool = False
+    enable_session_affinity: SessionAffinity = False
     direct_route_api_keys: list[str] = Field(default_factory=list)
     direct_route_type: DirectRouteType = "DIRECT_ROUTE_TYPE_UNSPECIFIED"
     direct_route_handle: str = output_only("")
@@ -281,6 +288,7 @@ def deployment_message(row: DeploymentRow, base: ModelRow, counts: dict[str, int
         max_peft_batch_size=row.num_lora_device_cached,
         auto_tune=AutoTune(long_prompt=True) if row.long_prompt else None,
         disable_deployment_size_validation=row.disable_deployment_size_validation,
+        enable_session_affinity=row.enable_session_affinity,
         deployment_shape=row.deployment_shape,
         region=row.region or REGION_UNSPECIFIED,
         placement=Placement(**row.placement) if row.placement else None,

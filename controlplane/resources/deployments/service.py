@@ -25,6 +25,7 @@ from controlplane.resources.deployment_shapes.choice import (
     settings_of,
     stated,
 )
+from controlplane.resources.deployment_shapes.schemas import snapshot_of
 from controlplane.resources.deployments.autoscaling import (
     AutoscalingPolicy,
     refuse_schedules_above,
@@ -61,7 +62,10 @@ from controlplane.rest.masks import changes
 SHOWN_NAMES = 3
 WAITING = "waiting for a worker to start it"
 
-DESCRIBING = ("display_name", "description", "annotations", "disable_deployment_size_validation")
+DESCRIBING = (
+    *("display_name", "description", "annotations"),
+    *("disable_deployment_size_validation", "enable_session_affinity"),
+)
 """What changes nothing of a running deployment. The settings of `OF_THE_ENGINE` replace its replicas."""
 LIMITS = {"min_replica_count", "max_replica_count"}
 
@@ -87,8 +91,8 @@ async def create_deployment(
         base_model_uid=base.uid,
         created_by=caller.email,
         placement=placement,
-        **{field: given[field] for field in DESCRIBING if field in given},
-        **await chosen_settings(session, caller, base, given, rules),
+        **{field: given[field] for field in DESCRIBING if field in given}
+        | await chosen_settings(session, caller, base, given, rules),
     )
     set_replica_limits(row, given.get("min_replica_count", 0), given.get("max_replica_count"))
     refuse_window_to_zero(session, given.get("autoscaling_policy"))
@@ -121,7 +125,7 @@ async def chosen_base(
 async def chosen_settings(
     session: AsyncSession, caller: Caller, base: ModelRow, given: dict[str, Any], rules: ShapeRules
 ) -> dict[str, Any]:
-    """The engine's settings: the request's, and the shape's where the request says nothing."""
+    """The engine's settings, and what else shapes say: the request's, or the shape's where that is silent."""
     wanted = stated(given)
     if rules.without_speculation:
         refuse_speculation(wanted)
@@ -131,6 +135,8 @@ async def chosen_settings(
     settings = filled(settings_of(version), wanted)
     if rules.without_speculation:
         settings |= {field: LEFT_OPEN[field] for field in SPECULATION}
+    if snapshot_of(version).enable_session_affinity:
+        settings["enable_session_affinity"] = True
     return {**settings, "deployment_shape": version.name}
 
 
@@ -235,6 +241,7 @@ async def reshaped(
         return {}
     version = await choose_version(session, caller, changed["deployment_shape"], base, wanted, rules)
     row.deployment_shape = version.name
+    row.enable_session_affinity |= snapshot_of(version).enable_session_affinity
     settings = filled(settings_of(version), wanted, vars(EngineSettings.of(row)))
     return {field: value for field, value in settings.items() if value != getattr(row, field)}
 

@@ -48,6 +48,7 @@ class DeploymentRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     """Addons that stay on the device at a time; 0 is the platform's choice."""
     long_prompt: Mapped[bool] = mapped_column(default=False, server_default="false")
     disable_deployment_size_validation: Mapped[bool] = mapped_column(default=False, server_default="false")
+    enable_session_affinity: Mapped[bool] = mapped_column(default=False, server_default="false")
     deployment_shape: Mapped[str] = mapped_column(default="", server_default="")
     """The full name of the version of a shape that its settings were taken from."""
     placement: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
