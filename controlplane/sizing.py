@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from controlplane.node_pools import NodePool
@@ -44,6 +45,8 @@ class ModelSizes:
     heads: int
     kv_heads: int
     head_dim: int
+    draft: ModelSizes | None = None
+    """Of the model that guesses ahead for it, which lies beside it on the same GPUs."""
 
     @classmethod
     def of(cls, weight_bytes: int, config: Mapping[str, Any]) -> ModelSizes:
@@ -59,10 +62,18 @@ class ModelSizes:
             head_dim=int(text.get("head_dim") or width // heads),
         )
 
-    def kv_bytes(self, tokens: int, precision: str) -> int:
-        """Keys and values of so many tokens."""
-        each = KV_BYTES.get(precision, 2)
-        return 2 * self.layers * self.kv_heads * self.head_dim * each * tokens
+    @property
+    def parts(self) -> tuple[ModelSizes, ...]:
+        return (self, self.draft) if self.draft else (self,)
+
+    def weights(self, precision: str) -> float:
+        """In GiB. The engine quantises the model, and not the one that guesses for it."""
+        own = self.weight_bytes * WEIGHT_FACTOR.get(precision, 1.0) / GIB
+        return own + (self.draft.weights("") if self.draft else 0.0)
+
+    def cache(self, tokens: int, precision: str, count: int) -> float:
+        """Keys and values of so many tokens on so many GPUs, in GiB."""
+        return sum(part._kv_bytes(tokens, precision) * part._copies(count) for part in self.parts) / GIB
 
     def splits_over(self, count: int) -> bool:
         """As the engine has it: fewer KV heads than GPUs are copied, and all get as many."""
@@ -70,13 +81,18 @@ class ModelSizes:
         return self.heads % count == 0 and more % fewer == 0
 
     def check_split(self, count: int) -> None:
-        if not self.splits_over(count):
-            raise DoesNotFit(
-                f"the model's {self.heads} attention heads, with {self.kv_heads} of keys and values, cannot "
-                f"be split over {count} GPUs"
-            )
+        for part, whose in zip(self.parts, ("model", "draft model"), strict=False):
+            if not part.splits_over(count):
+                raise DoesNotFit(
+                    f"the {whose}'s {part.heads} attention heads, with {part.kv_heads} of keys and values, "
+                    f"cannot be split over {count} GPUs"
+                )
 
-    def copies(self, count: int) -> int:
+    def _kv_bytes(self, tokens: int, precision: str) -> int:
+        each = KV_BYTES.get(precision, 2)
+        return 2 * self.layers * self.kv_heads * self.head_dim * each * tokens
+
+    def _copies(self, count: int) -> int:
         """Of the KV cache, on so many GPUs."""
         return max(count // self.kv_heads, 1)
 
@@ -117,29 +133,30 @@ def size_pod(
     """
     if pool.on_cpu:
         return _on_cpu(sizes, pool, kv_cache_gib)
-    weights = sizes.weight_bytes * WEIGHT_FACTOR.get(precision, 1.0) / GIB
-    cache = sizes.kv_bytes(tokens, precision) / GIB
+    cache = partial(sizes.cache, tokens, precision)
+    weights = sizes.weights(precision)
     chosen = accelerators or _fewest(sizes, pool, weights, cache)
     if check:
         _check_split(sizes, pool, chosen)
-        _check_memory(sizes, pool, chosen, weights, cache, tokens, RESERVE_GIB)
+        _check_memory(sizes, pool, chosen, weights, cache(chosen), tokens, RESERVE_GIB)
     if long_prompt and not accelerators:
         chosen *= LONG_PROMPT_FACTOR
         _check_split(sizes, pool, chosen, f"the {chosen} that autoTune.longPrompt takes")
     if long_prompt and check:
-        _check_memory(sizes, pool, chosen, weights, cache, tokens, LONG_PROMPT_RESERVE_GIB)
+        _check_memory(sizes, pool, chosen, weights, cache(chosen), tokens, LONG_PROMPT_RESERVE_GIB)
     return PodSize(chosen, times(pool.cpu, chosen), times(pool.host_memory, chosen))
 
 
 def _on_cpu(sizes: ModelSizes, pool: NodePool, kv_cache_gib: int) -> PodSize:
-    needed = sizes.weight_bytes / GIB + kv_cache_gib + CPU_RESERVE_GIB
+    needed = sizes.weights("") + kv_cache_gib + CPU_RESERVE_GIB
     asked = float(quantity_bytes(pool.host_memory)) / GIB
     return PodSize(0, pool.cpu, pool.host_memory if asked >= needed else f"{-(-needed // 1):.0f}Gi")
 
 
-def _fewest(sizes: ModelSizes, pool: NodePool, weights: float, cache: float) -> int:
-    possible = [count for count in SPLITS if count <= pool.per_node and sizes.splits_over(count)]
-    fit = (count for count in possible if weights + cache * sizes.copies(count) <= _room(pool, count))
+def _fewest(sizes: ModelSizes, pool: NodePool, weights: float, cache: Callable[[int], float]) -> int:
+    counts = [count for count in SPLITS if count <= pool.per_node]
+    possible = [count for count in counts if all(part.splits_over(count) for part in sizes.parts)]
+    fit = (count for count in possible if weights + cache(count) <= _room(pool, count))
     return next(fit, possible[-1])
 
 
@@ -165,14 +182,17 @@ def _check_memory(
     tokens: int,
     reserve: float,
 ) -> None:
-    kept, room = cache * sizes.copies(count), _room(pool, count, reserve)
-    if weights + kept > room:
-        each = f"{pool.memory_gib} GiB × {GPU_SHARE:g} - {reserve:g} GiB"
-        raise DoesNotFit(
-            f"the model does not fit: {weights:.1f} GiB of weights and {kept:.1f} GiB of KV cache for "
-            f"{tokens} tokens make {weights + kept:.1f} GiB, and {count} × {pool.accelerator_type} has "
-            f"{count} × ({each}) = {room:.1f} GiB; ask for more GPUs, or lower maxContextLength"
-        )
+    room = _room(pool, count, reserve)
+    if weights + cache <= room:
+        return
+    each = f"{pool.memory_gib} GiB × {GPU_SHARE:g} - {reserve:g} GiB"
+    draft = f", {sizes.draft.weights(''):.1f} GiB of them the draft model's," if sizes.draft else ""
+    others = ", lower maxContextLength, or go without draftModel" if draft else ", or lower maxContextLength"
+    raise DoesNotFit(
+        f"the model does not fit: {weights:.1f} GiB of weights{draft} and {cache:.1f} GiB of KV cache for "
+        f"{tokens} tokens make {weights + cache:.1f} GiB, and {count} × {pool.accelerator_type} has "
+        f"{count} × ({each}) = {room:.1f} GiB; ask for more GPUs{others}"
+    )
 
 
 UNITS = {

@@ -41,7 +41,9 @@ PLUGGED_IN = ("typical_p", "mirostat_target", "mirostat_lr")
 SAMPLED = frozenset({"temperature", *PLUGGED_IN})
 NOT_WITH_GUESSES = ("min_p", "logit_bias")
 """Nor with what is plugged in."""
-GUESSES_AHEAD = "the deployment guesses tokens ahead (its ngramSpeculationLength), which it does not go with"
+GUESSES_AHEAD = (
+    "the deployment guesses tokens ahead (by draftModel or ngramSpeculationLength), which it does not go with"
+)
 EXTRAS = frozenset({"echo", "raw_output", "perf_metrics_in_response", "logprobs"})
 PLAIN = {"model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens"}
 RULED = frozenset(name for name, each in OF_CHAT.items() if each.fate is Fate.TRANSLATED) - PLAIN

@@ -29,7 +29,7 @@ from gateway.conversation import MESSAGE_FIELDS, ROLES
 DEFAULT_MAX_TOKENS = 2000
 """The API's default; clipped, as any `max_tokens` is, to what the context leaves."""
 
-NO_GUESSES = "Refused where the deployment has `ngramSpeculationLength`."
+NO_GUESSES = "Refused where the deployment has `draftModel` or `ngramSpeculationLength`."
 
 
 class Fate(StrEnum):

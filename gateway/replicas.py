@@ -119,7 +119,7 @@ def _deployment(row: DeploymentRow, base: ModelRow, ready_replicas: int) -> Depl
         ready_replicas,
         row.desired_replica_count,
         row.max_replica_count,
-        row.ngram_speculation_length > 0,
+        bool(row.ngram_speculation_length or row.draft_model),
         row.enable_session_affinity,
     )
 

@@ -100,7 +100,8 @@ def test_a_model_is_prepared_in_its_own_precision_and_in_no_other(firectl: User,
 
 
 NO_SUCH_MODEL = (
-    (("--default-draft-model", "d", "--default-draft-token-count", "2"), "no second model guesses ahead"),
+    (("--default-draft-model", "d", "--default-draft-token-count", "2"), f"{HOME}/models/d not found"),
+    (("--default-draft-model", "d"), "model.defaultDraftModel needs model.defaultDraftTokenCount"),
     (("--display-name", "x" * 64), "displayName"),
 )
 
@@ -209,7 +210,8 @@ def test_a_request_can_be_checked_without_creating_anything(firectl: User) -> No
 
 
 NO_SUCH_DEPLOYMENT = (
-    (("--draft-model", "tiny"), "no second model guesses ahead; set ngramSpeculationLength"),
+    (("--draft-model", "base"), "draftModel is accounts/hearth/models/base itself"),
+    (("--draft-model", "none"), "none not found"),
     (("--draft-token-count", "2"), "draftTokenCount 2 needs ngramSpeculationLength"),
     (("--ngram-speculation-length", "2", "--disable-speculative-decoding"), "exclude each other"),
     (("--enable-mtp",), "models are served without heads that guess ahead"),

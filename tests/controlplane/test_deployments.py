@@ -112,7 +112,6 @@ REFUSED = [
     ),
     ({"placement": {"multiRegion": "EUROPE"}}, "placement is not supported"),
     ({"placement": {"region": "X" * 61}}, "placement.region: String should have at most 60 characters"),
-    ({"draftModel": "x"}, "draftModel is not supported: no second model guesses ahead; set ngramSpec"),
     ({"directRouteType": "INTERNET"}, "directRouteType is not supported"),
     ({"enableHotLoad": True}, "enableHotLoad is not supported"),
     ({"directRouteType": "TUNNEL"}, "directRouteType: 'TUNNEL' is none of DIRECT_ROUTE_TYPE_UNSPECIFIED"),
@@ -132,7 +131,7 @@ REFUSED = [
     ({"ngramSpeculationLength": -1}, "ngramSpeculationLength: Input should be greater than or equal to 0"),
     ({"ngramSpeculationLength": 101}, "ngramSpeculationLength: Input should be less than or equal to 100"),
     ({"ngramSpeculationLength": "3x"}, "ngramSpeculationLength"),
-    ({"draftTokenCount": 2}, "draftTokenCount 2 needs ngramSpeculationLength: it says how many tokens are"),
+    ({"draftTokenCount": 2}, "draftTokenCount 2 needs ngramSpeculationLength or draftModel: it says how"),
     ({"ngramSpeculationLength": 3, "draftTokenCount": 9}, "draftTokenCount: Input should be less than or"),
     ({"colour": "red"}, 'unknown field "colour"'),
 ]

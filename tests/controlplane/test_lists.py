@@ -276,7 +276,6 @@ WRONG_FILTERS = [
     ("peft_details.target_modules = x", "holds several values"),
     ("teft_details:*", "TEFT addons are not available"),
     ("supported_precisions:FP16", "it is not a single value"),
-    ("default_draft_model = x", "no second model guesses ahead"),
     ("cohort(x)", "column 1: there is no function cohort()"),
     ("state =", "column 8: expected a field or a value"),
 ]

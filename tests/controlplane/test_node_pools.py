@@ -151,6 +151,22 @@ async def test_a_deployment_that_leaves_its_gpus_open_counts_as_what_the_planner
     assert (await api.get(f"{P}/quotas/h100-count")).json()["usage"] == 4
 
 
+async def test_the_model_that_guesses_ahead_counts_too(
+    api: Any, base: Any, add_model: Any, db: Database
+) -> None:
+    """135 GiB lie on two GPUs of 70.5 GiB, and with 10 GiB more on four."""
+    facts = {"config": SEVENTY_BILLION}
+    add_model("small", files={"w": {"size": 10 * 1024**3, "sha256": ""}}, facts=facts)
+    with db.session() as session:
+        row = session.get_one(ModelRow, base.uid)
+        row.files, row.facts = {"w": {"size": 135 * 1024**3, "sha256": ""}}, {**row.facts, **facts}
+    asked = {"baseModel": base.name, "acceleratorType": "NVIDIA_H100_80GB", "draftModel": "small"}
+    assert (await api.post(f"{P}/deployments?deploymentId=d", json=asked)).status_code == 200
+    assert (await api.get(f"{P}/quotas/h100-count")).json()["usage"] == 4
+    assert (await api.patch(f"{P}/deployments/d", json={"draftModel": ""})).status_code == 200
+    assert (await api.get(f"{P}/quotas/h100-count")).json()["usage"] == 2
+
+
 @pytest.mark.parametrize(
     ("kind", "count", "held"),
     [

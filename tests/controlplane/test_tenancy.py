@@ -31,6 +31,7 @@ REFERENCES = {
     "model": "models",
     "base_model": "models",
     "draft_model": "models",
+    "default_draft_model": "models",
     "warm_start_from": "models",
     "output_model": "models",
     "dataset": "datasets",

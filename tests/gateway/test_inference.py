@@ -48,11 +48,11 @@ async def test_the_async_client_streams(served):
     assert {chunk.model for chunk in chunks} == {served.base}
 
 
-@pytest.fixture
-def guessing(world, engine_url, start_gateway):
+@pytest.fixture(params=[{"ngram_speculation_length": 3}, {"draft_model": "accounts/acme/models/small"}])
+def guessing(world, engine_url, start_gateway, request):
     """`acme`'s deployment guesses tokens ahead."""
     base = world.add_base("acme", "llama")
-    deployment = world.add_deployment("acme", "main", base, ngram_speculation_length=3)
+    deployment = world.add_deployment("acme", "main", base, **request.param)
     world.add_replica(deployment, engine_url, "base-uid")
     world.load("acme", "llama-1", base, deployment)
     return start_gateway().http(world.keys["acme"])
@@ -73,7 +73,7 @@ def test_what_does_not_go_with_guessing_ahead_is_refused_by_name(guessing, engin
         answer = guessing.post(f"/v1/{path}", json={"model": "llama", **told, **asked})
         error = answer.json()["error"]
         assert (answer.status_code, error["code"], error["param"]) == (400, "UNSUPPORTED_PARAMETER", name)
-        assert "the deployment guesses tokens ahead (its ngramSpeculationLength)" in error["message"]
+        assert "guesses tokens ahead (by draftModel or ngramSpeculationLength)" in error["message"]
     assert engine.requests == []
 
 

@@ -70,6 +70,16 @@ def test_an_engine_gets_two_gpus_for_long_prompts_where_nobody_says_how_many(dep
     assert story.replicas()[0].accelerator_count == given
 
 
+def test_an_engine_gets_the_model_that_guesses_ahead_for_its_own(deploy, engines, db):
+    with db.session() as session:
+        draft = ModelRow(account_id="hearth", id="small", kind="HF_BASE_MODEL", state="READY")
+        session.add(draft)
+    deploy(draft_model=draft.name, draft_model_uid=draft.uid).round()
+    spec = engines.only().spec
+    assert [source.prefix for source in spec.sources] == [spec.model.prefix, draft.prefix]
+    assert (spec.ngram_length, spec.draft_tokens) == (0, 4)
+
+
 def test_an_engine_gets_the_tool_parser_that_reads_its_models_calls(deploy, engines):
     story = deploy()
     with story.db.session() as session:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import signal
 import time
 import uuid
@@ -248,6 +249,48 @@ def test_an_engine_that_guesses_ahead_answers_as_one_that_does_not(
     counted = measured(guessing)
     assert counted["drafts"] > 0
     assert 0 < counted["accepted_tokens"] <= counted["draft_tokens"] <= 3 * counted["drafts"]
+
+
+def test_an_engine_whose_draft_model_guesses_answers_as_one_that_does_not(
+    world: World, served: ReplicaSpec
+) -> None:
+    """Also for an addon: what guesses is not the addon's, and what checks is."""
+    make_draft(world.folder / "draft", world.folder / "model")
+    draft = world.upload(world.folder / "draft")
+    drafting = world.spec(draft=draft, draft_tokens=3, enable_adapters=True)
+    world.runtime.start_replica(drafting)
+    try:
+        wait_until(lambda: world.runtime.observe_replica(drafting.replica_uid).healthy)
+        drafted = world.adapter("drafted", scale=0.5)
+        for spec in (served, drafting):
+            world.runtime.load_adapter(spec.replica_uid, drafted)
+        assert world.runtime.prove_adapter(drafting.replica_uid, "drafted")
+        for asked in (*GUESSED, {"prompt": "z" * 400}, {"prompt": REPEATED, "model": "drafted"}):
+            plain, guessed = (answered(spec, **asked) for spec in (served, drafting))
+            assert plain.status_code == guessed.status_code == 200, guessed.text
+            assert guessed.json()["choices"] == plain.json()["choices"], asked
+        for sampled in ({"top_k": 5}, {"top_p": 0.9, "n": 3}, {"seed": 3, "max_tokens": 1}):
+            assert answered(drafting, prompt="ab", temperature=1, **sampled).status_code == 200
+        counted = measured(drafting)
+        assert 0 < counted["accepted_tokens"] < counted["draft_tokens"] <= 3 * counted["drafts"]
+    finally:
+        world.runtime.stop_replica(drafting.replica_uid)
+        world.until_ended(drafting)
+
+
+def make_draft(folder: Path, model: Path) -> None:
+    """A model that often says what `model` does, and reads only shorter texts."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    shutil.copytree(model, folder)
+    found = LlamaForCausalLM.from_pretrained(model, dtype=torch.float32)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        for weights in found.parameters():
+            weights.add_(torch.randn_like(weights) * weights.std() * 0.08)
+    found.config.max_position_embeddings = 256
+    found.to(torch.bfloat16).save_pretrained(folder)
 
 
 REFUSED = [

@@ -13,7 +13,9 @@ from controlplane.node_pools import Cache, NodePools
 from controlplane.sizing import PodSize
 from workers.runtimes.base import FleetSpec, ModelFile, ModelSource, ReplicaSpec
 from workers.runtimes.kubernetes.account_manifests import account_objects
+from workers.runtimes.kubernetes.fleets import sizes_of
 from workers.runtimes.kubernetes.manifests import (
+    SPEC_ANNOTATION,
     Place,
     fleet_name,
     fleet_objects,
@@ -83,6 +85,17 @@ EVERY = [
 @pytest.mark.parametrize("document", EVERY)
 def test_every_object_is_valid_by_the_published_schemas(document: dict[str, Any], version: str) -> None:
     kubernetes_validate.validate(document, version, strict=True)
+
+
+def test_a_draft_model_takes_room_and_is_brought_as_the_model_is() -> None:
+    draft = ModelSource("d", "q/", (ModelFile("w", 5, ""),))
+    guessed = replace(SPEC, engine=replace(SPEC.engine, draft=draft), draft_config={"n_layer": 2})
+    sizes = sizes_of(guessed)
+    assert sizes.draft is not None
+    assert (sizes.weight_bytes, sizes.draft.weight_bytes, sizes.draft.layers) == (1, 5, 2)
+    assert sizes_of(SPEC).draft is None
+    told = ENGINE_SPEC.validate_json(pod_of(guessed)["metadata"]["annotations"][SPEC_ANNOTATION])
+    assert told.replica.sources == (SPEC.engine.model, draft)
 
 
 def test_the_check_by_the_schemas_finds_a_field_that_does_not_exist() -> None:

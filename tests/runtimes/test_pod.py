@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -19,6 +21,7 @@ import pytest
 from controlplane.config import Settings
 from controlplane.storage import ObjectStore
 from workers.runtimes.base import ModelFile, ModelSource, ReplicaSpec
+from workers.runtimes.engine import staged_path
 from workers.runtimes.engine_failure import failure_reason
 from workers.runtimes.kubernetes.pod import ADDON_PORT_OFFSET, SOURCE, WEIGHTS_LOST, addon_key
 from workers.runtimes.node_settings import object_store_environment
@@ -83,10 +86,19 @@ def answers(client: httpx.Client) -> bool:
 def test_weights_are_brought_to_the_cache_before_the_engine_starts(
     spec: EngineSpec, settings: Settings, object_store: ObjectStore, tmp_path: Path
 ) -> None:
-    object_store.put_bytes(PREFIX + "adapter_model.safetensors", b"weights")
-    subprocess.run(command("stage", spec, tmp_path), env=environment(settings), check=True)
-    (staged,) = (tmp_path / "cache" / "models").glob("*/adapter_model.safetensors")
-    assert staged.read_bytes() == b"weights"
+    draft = replace(source(b"guesses"), uid=UID[::-1], prefix="accounts/a/models/draft/")
+    guessed = replace(spec, replica=replace(spec.replica, draft=draft))
+    for model, content in ((source(), b"weights"), (draft, b"guesses")):
+        object_store.put_bytes(f"{model.prefix}adapter_model.safetensors", content)
+    subprocess.run(command("stage", guessed, tmp_path), env=environment(settings), check=True)
+    for model, content in ((source(), b"weights"), (draft, b"guesses")):
+        staged = staged_path(guessed, model)
+        assert (staged / "adapter_model.safetensors").read_bytes() == content
+    shutil.rmtree(staged)
+    done = subprocess.run(
+        command("serve", guessed, tmp_path), env=environment(settings), capture_output=True, text=True
+    )
+    assert failure_reason(done.stderr).reason == WEIGHTS_LOST, "as the draft model's are"
 
 
 def test_an_engine_whose_weights_made_way_before_it_started_asks_for_another_pod(

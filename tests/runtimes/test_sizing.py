@@ -24,6 +24,9 @@ TEN = ModelSizes(28 * GIB, layers=40, heads=40, kv_heads=10, head_dim=128)
 ONE = ModelSizes(140 * GIB, layers=64, heads=64, kv_heads=1, head_dim=512)
 """On two GPUs each has a copy of the KV cache."""
 ODD = ModelSizes(140 * GIB, layers=80, heads=50, kv_heads=10, head_dim=128)
+GUESSED = replace(EIGHT, draft=ModelSizes(40 * GIB, layers=32, heads=32, kv_heads=8, head_dim=128))
+"""As large a KV cache again, and weights that are never quantised."""
+GUESSED_BY_ODD = replace(SEVENTY, draft=ModelSizes(GIB, layers=2, heads=6, kv_heads=2, head_dim=64))
 
 # model, GPUs asked for, precision, tokens → GPUs. One H100 offers 80 × 0.9 - 1.5 = 70.5 GiB.
 ROWS = [
@@ -35,6 +38,11 @@ ROWS = [
     (SEVENTY, 0, "", 8192, 4),  # 140 + 2.5 GiB are just more than two have
     (SEVENTY, 0, "FP8", 8192, 2),
     (ODD, 0, "FP8", 8192, 2),
+    (GUESSED, 0, "", 8192 * 7, 1),  # 16 + 40 + 2 × 7 GiB
+    (GUESSED, 0, "", 8192 * 8, 2),
+    (GUESSED, 0, "FP8", 8192 * 11, 1),  # 8 + 40 + 2 × 11 GiB
+    (GUESSED, 0, "FP8_KV", 8192 * 14, 1),
+    (GUESSED_BY_ODD, 0, "FP8", 8192, 2),
 ]
 
 
@@ -59,6 +67,13 @@ REFUSED = [
     (TEN, 4, "the model's 40 attention heads, with 10 of keys and values, cannot be split over 4 GPUs"),
     (ONE, 2, "140.0 GiB of weights and 2.0 GiB of KV cache for 8192 tokens make 142.0 GiB"),
     (ModelSizes(900 * GIB, 80, 64, 8, 128), 0, "8 × NVIDIA_H100_80GB has 8 × "),
+    (
+        replace(SEVENTY, draft=EIGHT),
+        2,
+        "156.0 GiB of weights, 16.0 GiB of them the draft model's, and 3.5 GiB of KV cache for 8192 tokens",
+    ),
+    (replace(SEVENTY, draft=EIGHT), 2, "lower maxContextLength, or go without draftModel"),
+    (GUESSED_BY_ODD, 4, "the draft model's 6 attention heads, with 2 of keys and values, cannot be split"),
 ]
 
 

@@ -11,6 +11,7 @@ import pytest
 from controlplane.checks.architectures import EMBED, SCORE, architectures, embedding_architectures
 from controlplane.resources.deployments.engine import SERVED_ON_GPUS, SERVED_PRECISIONS
 from workers.runtimes.base import ModelFile, ModelSource, ReplicaSpec
+from workers.runtimes.engine import staged_path
 from workers.runtimes.engine_failure import ERROR_MARK, ended_by_signal, failure_reason
 from workers.runtimes.vllm import (
     ENGINE_SPEC,
@@ -132,6 +133,22 @@ def test_tokens_are_guessed_ahead_as_the_deployment_says(spec: EngineSpec, lengt
         "prompt_lookup_min": length,
         "prompt_lookup_max": length,
     }
+    assert "--logits-processors" not in argv, "the engine refuses to start with both"
+
+
+@pytest.mark.parametrize("spec", [ON_CPU, ON_GPU], ids=["cpu", "gpu"])
+def test_a_draft_model_guesses_from_where_it_is_staged(spec: EngineSpec) -> None:
+    draft = ModelSource("dd", "accounts/a/models/dd/", (ModelFile("config.json", 2, ""),))
+    replica = replace(REPLICA, draft=draft, draft_tokens=3, accelerator_count=2)
+    read = ENGINE_SPEC.validate_json(ENGINE_SPEC.dump_json(replace(spec, replica=replica)))
+    assert [source.uid for source in read.replica.sources] == ["bb", "dd"]
+    argv, _ = engine_command(read, MODEL, None, {}, staged_path(read, draft))
+    assert json.loads(value(argv, "--speculative-config")) == {
+        "method": "draft_model",
+        "model": "/data/cache/models/dd",
+        "num_speculative_tokens": 3,
+    }
+    assert "--disable-hybrid-kv-cache-manager" in argv
     assert "--logits-processors" not in argv, "the engine refuses to start with both"
 
 

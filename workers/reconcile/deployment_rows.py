@@ -114,6 +114,7 @@ def engine_of(settings: Settings, rows: Rows) -> ReplicaSpec:
         ngram_length=deployment.ngram_speculation_length,
         draft_tokens=deployment.draft_token_count or DRAFT_TOKENS,
         long_prompt=deployment.long_prompt,
+        draft=model_source(rows.draft) if rows.draft else None,
     )
 
 

@@ -99,6 +99,8 @@ class Rows:
     models: dict[uuid.UUID, tuple[DeployedModelRow, ModelRow]]
     """By deployed model."""
     adapters: list[ReplicaAdapterRow]
+    draft: ModelRow | None = None
+    """The model that guesses ahead for the base."""
 
     @property
     def intent(self) -> tuple[object, ...]:
@@ -132,6 +134,7 @@ def load(session: Session, uid: uuid.UUID) -> Rows:
         list(replicas),
         {deployed.uid: (deployed, model) for deployed, model in models},
         list(adapters),
+        session.get_one(ModelRow, deployment.draft_model_uid) if deployment.draft_model_uid else None,
     )
 
 

@@ -149,6 +149,7 @@ def fleet_spec(settings: Settings, rows: Rows) -> FleetSpec:
         model_config=rows.base.facts.get("config") or {},
         check_size=not deployment.disable_deployment_size_validation,
         regions=Regions.of(deployment.placement),
+        draft_config=(rows.draft.facts.get("config") or {}) if rows.draft else {},
     )
 
 

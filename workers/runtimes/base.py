@@ -210,6 +210,13 @@ class ReplicaSpec:
     """Guessed at a time."""
     long_prompt: bool = False
     """Prompts are read in larger steps, on GPUs."""
+    draft: ModelSource | None = None
+    """The smaller model that guesses them, instead of the text itself."""
+
+    @property
+    def sources(self) -> tuple[ModelSource, ...]:
+        """All that has to be on the node before the engine starts."""
+        return (self.model, self.draft) if self.draft else (self.model,)
 
 
 @dataclass(frozen=True)
@@ -266,6 +273,8 @@ class FleetSpec:
     """The model's config.json, for the memory that its engine needs."""
     check_size: bool = True
     regions: Regions = ANYWHERE
+    draft_config: Mapping[str, Any] = field(default_factory=dict)
+    """The same of the model that guesses for it."""
 
 
 @dataclass(frozen=True)

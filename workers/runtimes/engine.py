@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from controlplane.storage import ObjectStore
-from workers.runtimes.base import EnginePhase
+from workers.runtimes.base import EnginePhase, ModelSource
 from workers.runtimes.cache_uses import Keeper, keeper_here
 from workers.runtimes.engine_failure import ERROR_MARK
 from workers.runtimes.node_cache import StagingError, model_folder, stage_model
@@ -52,20 +52,27 @@ def render(spec: EngineSpec, directory: Path) -> tuple[list[str], dict[str, str]
     if spec.replica.chat_template is not None:
         template = directory / "chat_template.jinja"
         template.write_text(spec.replica.chat_template)
-    return engine_command(spec, staged_path(spec), template, os.environ)
+    model, draft = spec.replica.model, spec.replica.draft
+    draft_path = staged_path(spec, draft) if draft else None
+    return engine_command(spec, staged_path(spec, model), template, os.environ, draft_path)
 
 
 def stage(spec: EngineSpec, keeper: Keeper) -> None:
     """Raises StagingError."""
-    model, store = spec.replica.model, ObjectStore.from_settings(node_settings())
-    staged = stage_model(store, model.prefix, model.files, spec.cache_dir, model.uid, keeper)
-    if staged != staged_path(spec):
-        raise AssertionError(f"staged to {staged} instead of {staged_path(spec)}")
+    store = ObjectStore.from_settings(node_settings())
+    for source in spec.replica.sources:
+        staged = stage_model(store, source.prefix, source.files, spec.cache_dir, source.uid, keeper)
+        if staged != staged_path(spec, source):
+            raise AssertionError(f"staged to {staged} instead of {staged_path(spec, source)}")
 
 
-def staged_path(spec: EngineSpec) -> Path:
-    model = spec.replica.model
-    return model_folder(spec.cache_dir, model.uid, model.files)
+def staged_path(spec: EngineSpec, source: ModelSource) -> Path:
+    return model_folder(spec.cache_dir, source.uid, source.files)
+
+
+def staged_folders(spec: EngineSpec) -> frozenset[str]:
+    """The names of the folders that the engine serves from."""
+    return frozenset(staged_path(spec, source).name for source in spec.replica.sources)
 
 
 def refuse(code: str, reason: str, message: str, retryable: bool) -> NoReturn:

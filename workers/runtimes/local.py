@@ -35,7 +35,7 @@ from workers.runtimes.base import (
 )
 from workers.runtimes.cache_uses import Keeper, end_uses, in_bytes
 from workers.runtimes.client import EngineClient, prove_adapter
-from workers.runtimes.engine import staged_path
+from workers.runtimes.engine import staged_folders
 from workers.runtimes.engine_failure import ended_by_signal, failure_reason
 from workers.runtimes.node_cache import stage_adapter
 from workers.runtimes.node_settings import node_environment
@@ -131,7 +131,7 @@ class LocalRuntime:
         model = adapter.model
         keeper = Keeper(_checked_uid(replica_uid), in_bytes(self._settings.cache_gib))
         with self._client(replica_uid) as client:
-            kept = {staged_path(self._spec(replica_uid)).name, *client.adapter_folders()}
+            kept = staged_folders(self._spec(replica_uid)) | client.adapter_folders()
             end_uses(self._cache_dir, keeper.holder, but=kept)
             path = stage_adapter(self._store, model.prefix, model.files, self._cache_dir, model.uid, keeper)
             client.load_adapter(adapter.name, str(path))

@@ -75,11 +75,15 @@ PHASE_FILE = "phase.txt"
 
 
 def engine_command(
-    spec: EngineSpec, model_path: Path, chat_template: Path | None, environ: Mapping[str, str]
+    spec: EngineSpec,
+    model_path: Path,
+    chat_template: Path | None,
+    environ: Mapping[str, str],
+    draft_path: Path | None = None,
 ) -> tuple[list[str], dict[str, str]]:
     """The command that serves the replica, and its whole environment. `environ` is what it starts from.
 
-    Raises UnsupportedPrecision.
+    `draft_path` is where the model lies that guesses for it. Raises UnsupportedPrecision.
     """
     replica = spec.replica
     argv = [sys.executable, "-m", CPU_SERVER if spec.on_cpu else GPU_SERVER]
@@ -90,7 +94,7 @@ def engine_command(
     argv += ["--max-num-seqs", str(REQUESTS_ON_CPU if spec.on_cpu else REQUESTS_ON_GPU)]
     argv += TASK_FLAGS[replica.task]
     if replica.task == GENERATE:
-        argv += sampling_flags(replica)
+        argv += sampling_flags(replica, draft_path)
     argv += precision_flags(replica.precision, spec.on_cpu)
     if replica.max_model_len is not None:
         argv += ["--max-model-len", str(replica.max_model_len)]
@@ -115,8 +119,10 @@ def precision_flags(precision: str, on_cpu: bool) -> tuple[str, ...]:
     return PRECISION_FLAGS[precision]
 
 
-def sampling_flags(replica: ReplicaSpec) -> tuple[str, ...]:
+def sampling_flags(replica: ReplicaSpec, draft_path: Path | None = None) -> tuple[str, ...]:
     """The engine cannot both guess ahead and sample by a plug-in; the gateway refuses what that would do."""
+    if draft_path is not None:
+        return draft_flags(replica, draft_path)
     if not replica.ngram_length:
         return ("--logits-processors", SAMPLING_PLUGIN)
     asked = {
@@ -135,6 +141,17 @@ def gpu_flags(replica: ReplicaSpec) -> list[str]:
     if replica.long_prompt:
         flags += ["--max-num-batched-tokens", str(LONG_PROMPT_STEP)]
     return flags
+
+
+def draft_flags(replica: ReplicaSpec, draft_path: Path) -> tuple[str, ...]:
+    asked = {
+        "method": "draft_model",
+        "model": str(draft_path),
+        "num_speculative_tokens": replica.draft_tokens,
+    }
+    # Layers of several kinds of attention share one KV cache then: the engine refuses a draft model that has
+    # them otherwise, and answers wrongly where the model itself has them.
+    return ("--speculative-config", json.dumps(asked), "--disable-hybrid-kv-cache-manager")
 
 
 def lora_flags(replica: ReplicaSpec) -> list[str]:

@@ -15,9 +15,11 @@ from controlplane.errors import ApiError, failed_precondition, invalid, not_foun
 from controlplane.names import InvalidName, parse_name
 from controlplane.regions import ANYWHERE, Regions
 from controlplane.resources.deployment_shapes.schemas import snapshot_of
+from controlplane.resources.deployments.drafts import find_draft
 from controlplane.resources.deployments.engine import (
     LEFT_OPEN,
     OF_THE_ENGINE,
+    WAYS_TO_GUESS,
     EngineSettings,
     check_engine,
     sent_as,
@@ -143,11 +145,13 @@ async def fitting_versions(
         )
         .order_by(DeploymentShapeVersionRow.create_time.desc(), DeploymentShapeVersionRow.uid)
     )
-    return [row for row in await session.scalars(query) if fits(session, row, base, wanted, rules)]
+    rows = list(await session.scalars(query))
+    return [row for row in rows if await fits(session, caller, row, base, wanted, rules)]
 
 
-def fits(
+async def fits(
     session: AsyncSession,
+    caller: Caller,
     row: DeploymentShapeVersionRow,
     base: ModelRow,
     wanted: Mapping[str, Any],
@@ -156,8 +160,10 @@ def fits(
     """Whether the shape says nothing against what is wanted, and an engine could be started with both."""
     if contradictions(row, wanted):
         return False
+    settings = EngineSettings(**filled(settings_of(row), wanted))
     try:
-        check_engine(session, EngineSettings(**filled(settings_of(row), wanted)), base, rules.regions)
+        check_engine(session, settings, base, rules.regions)
+        await find_draft(session, caller.account_id, settings, base)
     except ApiError:
         return False
     return True
@@ -171,8 +177,11 @@ def contradictions(row: DeploymentShapeVersionRow, wanted: Mapping[str, Any]) ->
         for field in OF_THE_ENGINE
         if field in wanted and says(shape, field) and wanted[field] != getattr(shape, field)
     }
-    if wanted.get("ngram_speculation_length") and snapshot_of(row).disable_speculative_decoding:
-        found["ngram_speculation_length"] = "disableSpeculativeDecoding is true"
+    for way in (way for way in WAYS_TO_GUESS if wanted.get(way)):
+        if snapshot_of(row).disable_speculative_decoding:
+            found[way] = "disableSpeculativeDecoding is true"
+        for other in (other for other in WAYS_TO_GUESS if other != way and getattr(shape, other)):
+            found[way] = f"{sent_as(other)} is {getattr(shape, other)}"
     return found
 
 
@@ -214,10 +223,17 @@ def filled(
 ) -> dict[str, Any]:
     """The settings as wanted; else the shape's; else, where that says nothing, as `otherwise`."""
     said = {field: getattr(shape, field) for field in OF_THE_ENGINE if says(shape, field)}
-    settings = {**otherwise, **said, **wanted}
+    settings = {**otherwise, **_other_ways(said), **said, **_other_ways(wanted), **wanted}
     if not settings["enable_addons"]:  # the room for addons that it had before goes with them
         settings["num_lora_device_cached"] = wanted.get("num_lora_device_cached", 0)
     return settings
+
+
+def _other_ways(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a way to guess ahead takes the place of, as they exclude each other."""
+    if not any(settings.get(way) for way in WAYS_TO_GUESS):
+        return {}
+    return {way: LEFT_OPEN[way] for way in WAYS_TO_GUESS}
 
 
 def shown(value: object) -> str:

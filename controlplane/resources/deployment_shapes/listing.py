@@ -46,6 +46,7 @@ OWN_SHAPES = Listing(
         "ngram_speculation_length": integer(DeploymentShapeRow.ngram_speculation_length),
         "draft_token_count": integer(DeploymentShapeRow.draft_token_count),
         "num_lora_device_cached": integer(DeploymentShapeRow.num_lora_device_cached),
+        "draft_model": text(DeploymentShapeRow.draft_model),
         "preset_type": enum(DeploymentShapeRow.preset_type, PRESET_TYPES),
     },
     order="create_time",
@@ -80,6 +81,7 @@ def _snapshot_fields(place: str = "") -> dict[str, Field]:
         "ngram_speculation_length": integer(json_integer(snapshot, "ngramSpeculationLength"), nullable=False),
         "draft_token_count": integer(json_integer(snapshot, "draftTokenCount"), nullable=False),
         "num_lora_device_cached": integer(json_integer(snapshot, "numLoraDeviceCached"), nullable=False),
+        "draft_model": text(json_text(snapshot, "draftModel"), nullable=False),
         "preset_type": enum(json_text(snapshot, "presetType"), PRESET_TYPES, nullable=False),
     }
     return {place + path: field for path, field in fields.items()}

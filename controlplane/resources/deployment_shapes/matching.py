@@ -18,6 +18,7 @@ from controlplane.resources.deployment_shapes.choice import (
     named_version,
     stated,
 )
+from controlplane.resources.deployments.drafts import in_full
 from controlplane.resources.deployments.placement import chosen_placement
 from controlplane.resources.deployments.schemas import Deployment
 from controlplane.resources.models.service import find_readable
@@ -33,11 +34,12 @@ async def matches(
     if base.state != "READY":
         return []
     rules = replace(rules, regions=Regions.of(chosen_placement(session, given.get("placement"))))
-    settings, shape = stated(given), given.get("deployment_shape", "")
+    settings, shape = in_full(stated(given), caller.account_id), given.get("deployment_shape", "")
     if shape in ("", DEFAULT):
         return await fitting_versions(session, caller, base, settings, rules)
     row = await named_version(session, caller, shape, rules)
-    return [row] if row.base_model_uid == base.uid and fits(session, row, base, settings, rules) else []
+    fitting = row.base_model_uid == base.uid and await fits(session, caller, row, base, settings, rules)
+    return [row] if fitting else []
 
 
 async def base_of(session: AsyncSession, caller: Caller, given: str) -> ModelRow:

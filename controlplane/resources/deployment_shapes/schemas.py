@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 from pydantic import Field
 
 from controlplane.resources.deployments.enums import AcceleratorType, Precision, PresetType
 from controlplane.resources.deployments.schemas import (
-    UNSUPPORTED_ENGINE_FIELDS,
     AddonSlots,
     Deployment,
+    DraftModel,
     DraftTokens,
     NgramLength,
     SessionAffinity,
@@ -23,8 +23,6 @@ class DeploymentShape(ApiModel):
     Every change of a shape makes a new version of it. A deployment keeps the settings of the version that it
     was made with.
     """
-
-    unsupported: ClassVar[dict[str, str]] = UNSUPPORTED_ENGINE_FIELDS
 
     name: str = output_only("")
     display_name: Annotated[str, Field(max_length=63)] = ""
@@ -44,7 +42,7 @@ class DeploymentShape(ApiModel):
     )
     enable_addons: bool = False
     draft_token_count: DraftTokens = 0
-    draft_model: str = ""
+    draft_model: DraftModel = ""
     ngram_speculation_length: NgramLength = 0
     disable_speculative_decoding: bool = Field(
         default=False, description="Deployments of this shape guess nothing ahead, and may not ask for it."
@@ -117,6 +115,7 @@ def shape_message(row: DeploymentShapeRow) -> DeploymentShape:
         enable_session_affinity=row.enable_session_affinity,
         disable_speculative_decoding=row.disable_speculative_decoding,
         draft_token_count=row.draft_token_count,
+        draft_model=row.draft_model,
         ngram_speculation_length=row.ngram_speculation_length,
         num_lora_device_cached=row.num_lora_device_cached,
         max_context_length=row.max_context_length,

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from pydantic.alias_generators import to_camel
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -19,8 +20,10 @@ from controlplane.resources.deployment_shapes.schemas import (
     version_message,
 )
 from controlplane.resources.deployments.accelerators import UNSPECIFIED
+from controlplane.resources.deployments.drafts import find_draft, in_full
 from controlplane.resources.deployments.engine import (
     OF_SHAPES,
+    WAYS_TO_GUESS,
     EngineSettings,
     check_addon_slots,
     check_engine,
@@ -59,10 +62,10 @@ async def create_shape(
         base_model=base.name,
         model_type=base.facts.get("model_type", ""),
         parameter_count=base.facts.get("parameter_count", 0),
-        **{field: given[field] for field in SETTABLE if field in given},
+        **{field: value for field, value in in_full(given, caller.account_id).items() if field in SETTABLE},
     )
     await insert(session, row, row.name)
-    check_settings(session, row, base)
+    await check_settings(session, row, base)
     await add_version(session, row)
     return row
 
@@ -81,7 +84,7 @@ async def shaped_model(session: AsyncSession, caller: Caller, given: str) -> Mod
     return base
 
 
-def check_settings(session: AsyncSession, row: DeploymentShapeRow, base: ModelRow) -> None:
+async def check_settings(session: AsyncSession, row: DeploymentShapeRow, base: ModelRow) -> None:
     """Refuse what no engine could be started with anywhere.
 
     Accelerators may be others than this machine has: the shape fits nothing then, until it has them.
@@ -89,11 +92,11 @@ def check_settings(session: AsyncSession, row: DeploymentShapeRow, base: ModelRo
     check_addon_slots(EngineSettings.of(row), "numLoraDeviceCached")
     anywhere = replace(EngineSettings.of(row), accelerator_type=UNSPECIFIED, accelerator_count=0)
     check_engine(session, anywhere, base)
-    if row.disable_speculative_decoding and row.ngram_speculation_length:
-        raise invalid(
-            "disableSpeculativeDecoding and ngramSpeculationLength exclude each other",
-            "ngramSpeculationLength",
-        )
+    for way in (way for way in WAYS_TO_GUESS if getattr(row, way)):
+        if row.disable_speculative_decoding:
+            name = to_camel(way)
+            raise invalid(f"disableSpeculativeDecoding and {name} exclude each other", name)
+    await find_draft(session, row.account_id, anywhere, base)
 
 
 async def add_version(session: AsyncSession, row: DeploymentShapeRow) -> DeploymentShapeVersionRow:
@@ -160,11 +163,11 @@ def sent_fields(body: DeploymentShape, mask: str) -> dict[str, Any]:
 
 
 async def change_shape(session: AsyncSession, row: DeploymentShapeRow, fresh: dict[str, Any]) -> None:
-    for field, value in fresh.items():
+    for field, value in in_full(fresh, row.account_id).items():
         setattr(row, field, value)
     base = await session.get(ModelRow, row.base_model_uid) if row.base_model_uid else None
     if base is not None:
-        check_settings(session, row, base)
+        await check_settings(session, row, base)
     row.update_time = now()
     await add_version(session, row)
 
@@ -190,9 +193,9 @@ async def update_version(
     changed = changes(session, body, mask, version_message(row))
     base = await session.get(ModelRow, row.base_model_uid) if row.base_model_uid else None
     if changed.get("validated"):
-        refuse_unservable(session, row, base)
+        await refuse_unservable(session, row, base)
     if changed.get("public"):
-        refuse_private_base(row, base)
+        await refuse_private_models(session, row, base)
     row.validated = changed.get("validated", row.validated)
     row.public = changed.get("public", row.public)
     await session.flush()
@@ -200,20 +203,30 @@ async def update_version(
     return row
 
 
-def refuse_unservable(session: AsyncSession, row: DeploymentShapeVersionRow, base: ModelRow | None) -> None:
+async def refuse_unservable(
+    session: AsyncSession, row: DeploymentShapeVersionRow, base: ModelRow | None
+) -> None:
     """A version is not called validated that no deployment here could be made with."""
     if base is None or base.state != "READY":
         raise failed_precondition(
             f"{row.name} cannot be validated: its base model {row.snapshot['baseModel']} is not READY"
         )
-    check_engine(session, EngineSettings.of(snapshot_of(row)), base)
+    settings = EngineSettings.of(snapshot_of(row))
+    check_engine(session, settings, base)
+    await find_draft(session, row.account_id, settings, base)
 
 
-def refuse_private_base(row: DeploymentShapeVersionRow, base: ModelRow | None) -> None:
+async def refuse_private_models(
+    session: AsyncSession, row: DeploymentShapeVersionRow, base: ModelRow | None
+) -> None:
     if base is None or not base.public:
         raise failed_precondition(
             f"{row.name} cannot be public: its base model {row.snapshot['baseModel']} is not"
         )
+    settings = EngineSettings.of(snapshot_of(row))
+    draft = await find_draft(session, row.account_id, settings, base)
+    if draft is not None and not draft.public:
+        raise failed_precondition(f"{row.name} cannot be public: its draft model {draft.name} is not")
 
 
 async def mark_latest_validated(session: AsyncSession, shape: DeploymentShapeRow) -> None:

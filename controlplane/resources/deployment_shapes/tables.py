@@ -38,6 +38,7 @@ class DeploymentShapeRow(ResourceColumns, Base):
     ngram_speculation_length: Mapped[int] = mapped_column(default=0, server_default="0")
     draft_token_count: Mapped[int] = mapped_column(default=0, server_default="0")
     num_lora_device_cached: Mapped[int] = mapped_column(default=0, server_default="0")
+    draft_model: Mapped[str] = mapped_column(default="", server_default="")
     enable_addons: Mapped[bool] = mapped_column(default=False)
     enable_session_affinity: Mapped[bool] = mapped_column(default=False, server_default="false")
     disable_speculative_decoding: Mapped[bool] = mapped_column(default=False)

@@ -52,7 +52,8 @@ NoDraft = Annotated[
     bool,
     Query(
         alias="disableSpeculativeDecoding",
-        description="Nothing is guessed ahead, whatever the shape says; excludes ngramSpeculationLength.",
+        description="Nothing is guessed ahead, whatever the shape and the base model say; "
+        "excludes ngramSpeculationLength and draftModel.",
     ),
 ]
 NoImages = Annotated[

@@ -49,6 +49,8 @@ class Settings(Protocol):
     def long_prompt(self) -> bool: ...
     @property
     def num_lora_device_cached(self) -> int: ...
+    @property
+    def draft_model(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,8 @@ class EngineSettings:
     draft_token_count: int = 0
     num_lora_device_cached: int = 0
     long_prompt: bool = False
+    draft_model: str = ""
+    """In full."""
 
     @classmethod
     def of(cls, source: Any) -> EngineSettings:
@@ -79,7 +83,8 @@ DRAFT_TOKENS = 4
 """How many tokens are guessed at a time, where the deployment does not say."""
 ADDON_SLOTS = 4
 """How many addons stay on the device at a time, where the deployment does not say."""
-SPECULATION = ("ngram_speculation_length", "draft_token_count")
+WAYS_TO_GUESS = ("ngram_speculation_length", "draft_model")
+SPECULATION = (*WAYS_TO_GUESS, "draft_token_count")
 """The settings that say whether, and how, tokens are guessed ahead."""
 LONG_PROMPT = "autoTune.longPrompt"
 SENT_AS = {"long_prompt": LONG_PROMPT, "num_lora_device_cached": "maxPeftBatchSize"}
@@ -166,21 +171,21 @@ def check_long_prompt(settings: Settings, base: ModelRow, most: int, *, sized: b
 
 
 def check_speculation(settings: Settings, base: ModelRow) -> None:
-    if settings.ngram_speculation_length and base.task != GENERATE:
-        raise invalid(
-            f"{base.name} writes no text, so that ngramSpeculationLength has nothing to guess",
-            "ngramSpeculationLength",
-        )
+    """What can be told without the draft model; the rest is `drafts.check_draft`."""
+    ways = [to_camel(way) for way in WAYS_TO_GUESS if getattr(settings, way)]
+    if len(ways) > 1:
+        raise invalid(f"{ways[0]} and {ways[1]} exclude each other: one of them guesses", ways[1])
     known = architectures().get(base.facts.get("architecture", ""))
-    if settings.ngram_speculation_length and known and known.recurrent:
+    for way in ways:
+        if base.task != GENERATE:
+            raise invalid(f"{base.name} writes no text, so that {way} has nothing to guess", way)
+        if known and known.recurrent:
+            raise invalid(
+                f"{base.name} is a {known.name}, whose state cannot take back what {way} has guessed", way
+            )
+    if settings.draft_token_count and not ways:
         raise invalid(
-            f"{base.name} is a {known.name}, whose state cannot take back what ngramSpeculationLength "
-            "has guessed",
-            "ngramSpeculationLength",
-        )
-    if settings.draft_token_count and not settings.ngram_speculation_length:
-        raise invalid(
-            f"draftTokenCount {settings.draft_token_count} needs ngramSpeculationLength: "
+            f"draftTokenCount {settings.draft_token_count} needs ngramSpeculationLength or draftModel: "
             "it says how many tokens are guessed at a time",
             "draftTokenCount",
         )

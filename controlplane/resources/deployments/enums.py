@@ -1,4 +1,4 @@
-"""The enums that deployments and their shapes have in common."""
+"""The enums, and a bound, that deployments and their shapes have in common."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from controlplane.regions import PREFIXES
 from controlplane.resources.deployments.accelerators import ACCELERATOR_TYPES, UNSPECIFIED
 from controlplane.rest.schema import OneOf
 
+MOST_GUESSES = 8
+"""Tokens guessed at a time. A grammar follows each of them, on the time that its answer is allowed."""
 PRECISIONS = (
     "PRECISION_UNSPECIFIED",
     "FP16",

@@ -56,6 +56,7 @@ LISTING = Listing(
         "enable_addons": boolean(DeploymentRow.enable_addons),
         "ngram_speculation_length": integer(DeploymentRow.ngram_speculation_length),
         "draft_token_count": integer(DeploymentRow.draft_token_count),
+        "draft_model": text(DeploymentRow.draft_model),
         "cluster": constant(""),
         "region": enum(
             func.coalesce(func.nullif(DeploymentRow.region, ""), REGION_UNSPECIFIED), nullable=False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -31,7 +32,7 @@ class Asking(Protocol):
 
 
 class Sized(Protocol):
-    """What counts of its base model."""
+    """What counts of its models."""
 
     @property
     def files(self) -> dict[str, Any]: ...
@@ -53,19 +54,20 @@ def unsized_accelerators(row: Asking) -> int:
     return row.accelerator_count or (LONG_PROMPT_FACTOR if row.long_prompt else 1)
 
 
-def planned_accelerators(row: Asking, base: Sized | None, pools: NodePools) -> int:
+def planned_accelerators(
+    row: Asking, base: Sized | None, pools: NodePools, draft: Sized | None = None
+) -> int:
     """What the planner would choose now; what fits nowhere counts as one.
 
-    `base` may be missing where the deployment leaves nothing open.
+    `base` may be missing where the deployment leaves nothing open. `draft` guesses ahead for it.
     """
     possible = pools.pools_for(row.accelerator_type or UNSPECIFIED, Regions.of(row.placement))
     if base is None or not leaves_open(row, pools):
         on_cpu = bool(possible) and possible[0].on_cpu
         return 0 if on_cpu else unsized_accelerators(row)
-    weights = sum(int(file["size"]) for file in (base.files or {}).values())
     size = partial(
         size_pod,
-        ModelSizes.of(weights, base.facts.get("config") or {}),
+        replace(sizes_of(base), draft=sizes_of(draft)) if draft else sizes_of(base),
         accelerators=0,
         precision=row.precision or "",
         tokens=row.max_context_length or base.context_length or 0,
@@ -77,3 +79,8 @@ def planned_accelerators(row: Asking, base: Sized | None, pools: NodePools) -> i
         return first_fit(possible, size)[1].accelerators
     except DoesNotFit:
         return 1
+
+
+def sizes_of(model: Sized) -> ModelSizes:
+    weights = sum(int(file["size"]) for file in (model.files or {}).values())
+    return ModelSizes.of(weights, model.facts.get("config") or {})

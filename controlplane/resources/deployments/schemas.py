@@ -8,6 +8,7 @@ from controlplane.regions import UNSPECIFIED as REGION_UNSPECIFIED
 from controlplane.resources.deployments.autoscaling import AutoscalingPolicy
 from controlplane.resources.deployments.engine import ADDON_SLOTS, DRAFT_TOKENS
 from controlplane.resources.deployments.enums import (
+    MOST_GUESSES,
     AcceleratorType,
     BucketType,
     DirectRouteType,
@@ -21,21 +22,12 @@ from controlplane.rest.schema import ApiModel, OneOf, Status, Timestamp, not_ret
 
 MAX_REPLICAS = 1000
 
-MOST_GUESSES = 8
-"""Tokens guessed at a time. A grammar follows each of them, on the time that its answer is allowed."""
-
 MOST_ADDON_SLOTS = 32
 """An engine holds as many addons in memory, and those on the device are of them."""
 
-NO_DRAFT = "no second model guesses ahead; set ngramSpeculationLength to guess from the text itself"
 NO_DIRECT_ROUTE = "every request goes through the gateway"
 NO_HOT_LOAD = "hot loading is not available"
 NO_VERSIONS = "models have no versions"
-
-# What neither deployments nor their shapes can have.
-UNSUPPORTED_ENGINE_FIELDS = {
-    "draft_model": NO_DRAFT,
-}
 
 NgramLength = Annotated[
     int,
@@ -54,7 +46,17 @@ DraftTokens = Annotated[
         ge=0,
         le=MOST_GUESSES,
         description=f"How many tokens are guessed at a time; {DRAFT_TOKENS} when unset. "
-        "Only with ngramSpeculationLength.",
+        "Only with draftModel or ngramSpeculationLength. A new deployment with a draftModel takes the base "
+        "model's defaultDraftTokenCount when unset.",
+    ),
+]
+DraftModel = Annotated[
+    str,
+    Field(
+        description="A smaller READY base model that guesses tokens ahead for the base model, which checks "
+        "them: its full name, or an own id. It has as many tokens in its vocabulary and reads only text. "
+        "Excludes ngramSpeculationLength; the same requests are refused. A new deployment takes the base "
+        "model's defaultDraftModel when unset, unless `disableSpeculativeDecoding`.",
     ),
 ]
 AddonSlots = Annotated[
@@ -113,7 +115,6 @@ class Deployment(ApiModel):
     unsupported: ClassVar[dict[str, str]] = {
         "expire_time": "deployments do not expire",
         "max_with_revocable_replica_count": "there is no revocable capacity",
-        **UNSUPPORTED_ENGINE_FIELDS,
         "enable_mtp": "models are served without heads that guess ahead; set ngramSpeculationLength to guess "
         "from the text itself",
         "direct_route_api_keys": NO_DIRECT_ROUTE,
@@ -181,7 +182,7 @@ class Deployment(ApiModel):
     )
     max_peft_batch_size: AddonSlots = 0
     enable_hot_reload_latest_addon: bool = False
-    draft_model: str = ""
+    draft_model: DraftModel = ""
     draft_token_count: DraftTokens = 0
     ngram_speculation_length: NgramLength = 0
     enable_mtp: bool = False
@@ -282,6 +283,7 @@ def deployment_message(row: DeploymentRow, base: ModelRow, counts: dict[str, int
         precision=row.precision,
         max_context_length=row.max_context_length,
         draft_token_count=row.draft_token_count,
+        draft_model=row.draft_model,
         ngram_speculation_length=row.ngram_speculation_length,
         enable_addons=row.enable_addons,
         num_peft_device_cached=(row.num_lora_device_cached or ADDON_SLOTS) if row.enable_addons else 0,

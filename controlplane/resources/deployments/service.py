@@ -31,6 +31,14 @@ from controlplane.resources.deployments.autoscaling import (
     refuse_schedules_above,
     refuse_window_to_zero,
 )
+from controlplane.resources.deployments.drafts import (
+    chosen_draft,
+    draft_of,
+    find_draft,
+    find_unnamed_draft,
+    in_full,
+    with_default_draft,
+)
 from controlplane.resources.deployments.engine import (
     LEFT_OPEN,
     OF_THE_ENGINE,
@@ -100,7 +108,8 @@ async def create_deployment(
     row.desired_replica_count = initial_replicas(row)
     row.state, row.status_message = CREATING, WAITING
     row.next_reconcile_at = func.now()
-    await allow_growth(session, row, base)
+    draft = await chosen_draft(session, row, base, given)
+    await allow_growth(session, row, base, draft)
     await insert(session, row, row.name)
     check_engine(session, row, base, regions)
     if deploy_base:
@@ -126,15 +135,18 @@ async def chosen_settings(
     session: AsyncSession, caller: Caller, base: ModelRow, given: dict[str, Any], rules: ShapeRules
 ) -> dict[str, Any]:
     """The engine's settings, and what else shapes say: the request's, or the shape's where that is silent."""
-    wanted = stated(given)
+    wanted = in_full(stated(given), caller.account_id)
     if rules.without_speculation:
         refuse_speculation(wanted)
     if not given.get("deployment_shape"):
-        return {**LEFT_OPEN, **wanted}
+        settings = {**LEFT_OPEN, **wanted}
+        return settings if rules.without_speculation else with_default_draft(settings, base)
     version = await choose_version(session, caller, given["deployment_shape"], base, wanted, rules)
     settings = filled(settings_of(version), wanted)
     if rules.without_speculation:
         settings |= {field: LEFT_OPEN[field] for field in SPECULATION}
+    elif not snapshot_of(version).disable_speculative_decoding:
+        settings = with_default_draft(settings, base)
     if snapshot_of(version).enable_session_affinity:
         settings["enable_session_affinity"] = True
     return {**settings, "deployment_shape": version.name}
@@ -197,8 +209,8 @@ async def update_deployment(
 ) -> tuple[DeploymentRow, ModelRow]:
     row = await find_live(session, name)
     base = await session.get_one(ModelRow, row.base_model_uid)
-    held = Held.by(session, row, base)
-    changed = changes(session, body, mask, deployment_message(row, base, {}))
+    held = Held.by(session, row, base, await draft_of(session, row))
+    changed = in_full(changes(session, body, mask, deployment_message(row, base, {})), row.account_id)
     changed |= {field: value for field, value in settings_in(changed).items() if value != getattr(row, field)}
     refuse_another_base(row, base, changed)
     refuse_another_place(row, changed)
@@ -212,7 +224,7 @@ async def update_deployment(
     ):
         await change_engine(session, row, base, changed)
         change_limits(row, changed)
-        await allow_growth(session, row, base, held)
+        await allow_growth(session, row, base, await draft_of(session, row), held)
         begin_anew(row)
     before = AutoscalingPolicy.of(row.autoscaling_policy)
     policy = changed.get("autoscaling_policy", before)
@@ -264,6 +276,8 @@ async def change_engine(
     for field, value in fresh.items():
         setattr(row, field, value)
     check_engine(session, row, base, Regions.of(row.placement))
+    draft = await find_draft(session, row.account_id, row, base)
+    row.draft_model_uid = draft.uid if draft else None
     addons = addons_of(row, await models_on(session, row))
     if addons and not row.enable_addons:
         raise failed_precondition(
@@ -317,7 +331,10 @@ async def undelete_deployment(
     base = await session.get_one(ModelRow, row.base_model_uid)
     base = await find_base(session, caller, base.name)
     check_engine(session, row, base, Regions.of(row.placement))
-    await allow_growth(session, row, base)
+    whose, how = f"the draftModel of {row.name}", "create another deployment without it"
+    draft = await find_unnamed_draft(session, row.account_id, row, base, whose=whose, how=how)
+    row.draft_model_uid = draft.uid if draft else None
+    await allow_growth(session, row, base, draft)
     mark(row, CREATING, message=WAITING)
     row.delete_time = row.purge_time = None
     row.consecutive_failures, row.retry_at, row.lease_claims = 0, None, 0

@@ -47,6 +47,12 @@ class DeploymentRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     num_lora_device_cached: Mapped[int] = mapped_column(default=0, server_default="0")
     """Addons that stay on the device at a time; 0 is the platform's choice."""
     long_prompt: Mapped[bool] = mapped_column(default=False, server_default="false")
+    draft_model: Mapped[str] = mapped_column(default="", server_default="")
+    """The name of the model that guesses ahead."""
+    draft_model_uid: Mapped[uuid.UUID | None] = mapped_column(
+        ForeignKey("models.uid", ondelete="SET NULL"), default=None, index=True
+    )
+    """None too of a deleted deployment whose draft model is deleted: a deleted one keeps no draft model."""
     disable_deployment_size_validation: Mapped[bool] = mapped_column(default=False, server_default="false")
     enable_session_affinity: Mapped[bool] = mapped_column(default=False, server_default="false")
     deployment_shape: Mapped[str] = mapped_column(default="", server_default="")

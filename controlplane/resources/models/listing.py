@@ -99,6 +99,8 @@ LISTING = Listing(
         "context_length": integer(ModelRow.context_length),
         "supports_image_input": boolean(ModelRow.supports_image_input),
         "supports_tools": boolean(ModelRow.supports_tools),
+        "default_draft_model": text(ModelRow.default_draft_model),
+        "default_draft_token_count": integer(ModelRow.default_draft_token_count),
         "fine_tuning_job": text(ModelRow.fine_tuning_job),
         **lineage_fields(ModelRow.lineage),
         "tunable": boolean(TUNABLE, nullable=False),

@@ -24,6 +24,11 @@ def users_of(row: ModelRow) -> tuple[tuple[str, Any, ColumnElement[bool]], ...]:
             DeploymentRow,
             (DeploymentRow.base_model_uid == row.uid) & (DeploymentRow.state != "DELETED"),
         ),
+        (
+            "it guesses ahead for deployments:",
+            DeploymentRow,
+            (DeploymentRow.draft_model_uid == row.uid) & (DeploymentRow.state != "DELETED"),
+        ),
         ("addons are based on it:", ModelRow, ModelRow.base_model_uid == row.uid),
         (
             "fine-tuning jobs read it:",

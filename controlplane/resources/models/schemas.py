@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from controlplane.resources.deployed_models import states as deployed
-from controlplane.resources.deployments.enums import PRECISIONS
+from controlplane.resources.deployments.enums import MOST_GUESSES, PRECISIONS
 from controlplane.resources.fine_tuning_jobs.lineage import Lineage, lineage_message
 from controlplane.resources.models.states import (
     BASE_KINDS,
@@ -27,7 +27,6 @@ from controlplane.rest.schema import (
     output_only,
 )
 
-NO_DRAFT = "no second model guesses ahead; a deployment's ngramSpeculationLength guesses from the text itself"
 NO_HEADS = "models are served without heads that guess ahead"
 FROM_FILES = "Read from the files; where a client said something else, the check's answer warns of it."
 CheckpointFormat = Annotated[str, OneOf(*CHECKPOINT_FORMATS)]
@@ -97,8 +96,6 @@ class Model(ApiModel):
         "teft_details": "TEFT addons are not available",
         "conversation_config": "the chat template is read from the uploaded files: tokenizer_config.json or "
         "chat_template.jinja of a base model, fireworks.json of an addon",
-        "default_draft_model": NO_DRAFT,
-        "default_draft_token_count": NO_DRAFT,
         "deprecation_date": "there are no serverless deployments that could be taken down",
         "training_context_length": "set cutoffLength on the job instead",
         "snapshot_type": "a model's files are uploaded as a whole",
@@ -131,8 +128,21 @@ class Model(ApiModel):
     imported_from: str = output_only("")
     fine_tuning_job: str = output_only("")
     lineage: Lineage | None = output_only()
-    default_draft_model: str = ""
-    default_draft_token_count: int = 0
+    default_draft_model: Annotated[
+        str,
+        Field(
+            description="The base model that guesses tokens ahead in new deployments of this one: its full "
+            "name, or an own id. See `draftModel` of deployments."
+        ),
+    ] = ""
+    default_draft_token_count: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=MOST_GUESSES,
+            description="How many tokens it guesses at a time. Required with defaultDraftModel.",
+        ),
+    ] = 0
     deployed_model_refs: list[DeployedModelRef] = output_only([], description="Filled by Get only.")
     cluster: str = output_only("")
     deprecation_date: TypeDate | None = None
@@ -231,6 +241,8 @@ def model_message(row: ModelRow, base: ModelRow | None) -> Model:
         tunable=tunable,
         supports_lora=bool(facts.get("supports_lora")),
         use_hf_apply_chat_template=row.conversation_config is not None,
+        default_draft_model=row.default_draft_model,
+        default_draft_token_count=row.default_draft_token_count,
         supervised_lora_tunable=tunable,
         update_time=row.update_time,
         default_sampling_params=of_base.get("default_sampling_params", {}),

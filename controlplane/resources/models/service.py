@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydantic.alias_generators import to_camel
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from controlplane.auth import Caller
@@ -40,6 +40,8 @@ UPDATABLE = (
     "hugging_face_url",
     "public",
     "context_length",
+    "default_draft_model",
+    "default_draft_token_count",
 )
 IGNORED_ON_UPDATE = ("base_model_details", *OF_OLDER_CLIENTS)
 SAID_OF_FILES = {
@@ -67,11 +69,17 @@ async def find_readable(
 
     With `keep` it stays readable, and there, until the transaction ends: for who is about to stand on it.
     """
+    return await find_readable_by(session, caller.account_id, name, keep=keep)
+
+
+async def find_readable_by(
+    session: AsyncSession, account_id: str, name: ResourceName, *, keep: bool = False
+) -> ModelRow:
     query = select(ModelRow).where(ModelRow.account_id == name.account_id, ModelRow.id == name.id)
     if keep:
         query = query.with_for_update(read=True, key_share=True).execution_options(populate_existing=True)
     row = await session.scalar(query)
-    if row is None or not is_readable(row, caller.account_id):
+    if row is None or not is_readable(row, account_id):
         raise not_found(str(name))
     return row
 
@@ -96,6 +104,7 @@ async def create_model(session: AsyncSession, caller: Caller, request: CreateMod
         supports_tools=given.get("supports_tools", False),
         **{field: given[field] for field in UPDATABLE if field in given},
     )
+    await set_default_draft(session, row, given, "model.")
     if kind == HF_PEFT_ADDON:
         row.base_model_uid = (await addon_base(session, caller, given)).uid
     reset_verdict(row)
@@ -154,6 +163,43 @@ async def addon_base(session: AsyncSession, caller: Caller, given: dict[str, Any
     return base
 
 
+async def set_default_draft(
+    session: AsyncSession, row: ModelRow, given: dict[str, Any], prefix: str = ""
+) -> None:
+    """Check what the row now says of its default draft model, and have its name in full.
+
+    Whether it can guess for the row's own model is told when a deployment is created: either may still be
+    without files.
+    """
+    model, count = (f"{prefix}{name}" for name in ("defaultDraftModel", "defaultDraftTokenCount"))
+    if bool(row.default_draft_model) != bool(row.default_draft_token_count):
+        missing, there = (count, model) if row.default_draft_model else (model, count)
+        raise invalid(f"{there} needs {missing}: which model guesses, and how many tokens at a time", missing)
+    if not row.default_draft_model:
+        return
+    if row.kind != HF_BASE_MODEL:
+        raise invalid(f"{model} is for base models that write text, and this one is a {row.kind}", model)
+    name = parse_name(row.default_draft_model, "models", row.account_id, model)
+    row.default_draft_model = str(name)
+    if "default_draft_model" in given:
+        if str(name) == row.name:
+            raise invalid(f"{model} is the model itself, which guesses no faster than it answers", model)
+        draft = await find_readable_by(session, row.account_id, name)
+        if draft.kind != HF_BASE_MODEL:
+            raise invalid(f"{draft.name} is a {draft.kind}, and {model} is a base model", model)
+    if row.public and {"public", "default_draft_model"} & given.keys():
+        await refuse_private_draft(session, row, name)
+
+
+async def refuse_private_draft(session: AsyncSession, row: ModelRow, name: ResourceName) -> None:
+    """Who reads a public model is told which one guesses for it, and deploys with it."""
+    query = select(ModelRow.public).where(ModelRow.account_id == name.account_id, ModelRow.id == name.id)
+    if await session.scalar(query) is False:
+        raise failed_precondition(
+            f"{row.name} cannot be public with a default draft model that is not; make {name} public first"
+        )
+
+
 async def update_model(session: AsyncSession, name: ResourceName, body: Model, mask: str) -> Model:
     row = await find(session, ModelRow, name, lock=True)
     base = await session.get(ModelRow, row.base_model_uid) if row.base_model_uid else None
@@ -170,6 +216,7 @@ async def update_model(session: AsyncSession, name: ResourceName, body: Model, m
     for field in UPDATABLE:
         if field in changed:
             setattr(row, field, changed[field])
+    await set_default_draft(session, row, changed)
     await session.flush()
     return model_message(row, base)
 
@@ -192,7 +239,8 @@ async def delete_model(session: AsyncSession, name: ResourceName) -> None:
 async def lock_dependents(session: AsyncSession, uid: uuid.UUID) -> None:
     """Hold what changes when the model goes; before the model itself, which is the order that all keep."""
     deleted = select(DeploymentRow.uid).where(
-        DeploymentRow.base_model_uid == uid, DeploymentRow.state == "DELETED"
+        or_(DeploymentRow.base_model_uid == uid, DeploymentRow.draft_model_uid == uid),
+        DeploymentRow.state == "DELETED",
     )
     shapes = select(DeploymentShapeRow.uid).where(DeploymentShapeRow.base_model_uid == uid)
     for query in (deleted.order_by(DeploymentRow.uid), shapes.order_by(DeploymentShapeRow.uid)):

@@ -30,6 +30,9 @@ class ModelRow(ResourceColumns, StateColumns, LeaseColumns, Base):
     context_length: Mapped[int] = mapped_column(default=0)
     supports_image_input: Mapped[bool] = mapped_column(default=False)
     supports_tools: Mapped[bool] = mapped_column(default=False)
+    default_draft_model: Mapped[str] = mapped_column(default="", server_default="")
+    """The name of the one that guesses ahead for it in new deployments. It may be gone."""
+    default_draft_token_count: Mapped[int] = mapped_column(default=0, server_default="0")
     base_model_uid: Mapped[uuid.UUID | None] = mapped_column(
         ForeignKey("models.uid"), default=None, index=True
     )

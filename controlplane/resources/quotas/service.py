@@ -40,6 +40,7 @@ INSTANT = timedelta(microseconds=1)
 HOLDING = (
     DeploymentRow.id,
     DeploymentRow.base_model_uid,
+    DeploymentRow.draft_model_uid,
     DeploymentRow.accelerator_type,
     DeploymentRow.accelerator_count,
     DeploymentRow.max_replica_count,
@@ -61,10 +62,10 @@ class Held:
     accelerators: int = 0
 
     @classmethod
-    def by(cls, session: AsyncSession, row: Any, base: Any) -> Held:
-        """Of a deployment's row, or one of the columns `HOLDING`; `base` as the planner takes it."""
+    def by(cls, session: AsyncSession, row: Any, base: Any, draft: Any = None) -> Held:
+        """Of a deployment's row, or one of the columns `HOLDING`; its models as the planner takes them."""
         pools, replicas = session.info.get(NODE_POOLS), row.max_replica_count
-        each = planned_accelerators(row, base, pools) if pools else accelerators_a_replica(row)
+        each = planned_accelerators(row, base, pools, draft) if pools else accelerators_a_replica(row)
         return cls(replicas, row.accelerator_type or UNSPECIFIED, replicas * each)
 
 
@@ -132,13 +133,17 @@ async def allow_job(session: AsyncSession, account_id: str) -> None:
 
 
 async def allow_growth(
-    session: AsyncSession, row: DeploymentRow, base: ModelRow, before: Held = NOTHING
+    session: AsyncSession,
+    row: DeploymentRow,
+    base: ModelRow,
+    draft: ModelRow | None = None,
+    before: Held = NOTHING,
 ) -> None:
     """Refuse a deployment, or a change of one, that takes more than the account may have.
 
     `before` is what the deployment held. What shrinks is never refused, whatever the account is over.
     """
-    wanted = Held.by(session, row, base)
+    wanted = Held.by(session, row, base, draft)
     if wanted.replicas > before.replicas or wanted.accelerators > before.accelerators:
         await refuse_overspent(session, row.account_id)
     kept = before.accelerators if before.accelerator_type == wanted.accelerator_type else 0
@@ -200,8 +205,11 @@ async def holders(
         *which,
     )
     rows: Sequence[Any] = (await session.execute(query)).all()
-    bases = await bases_of(session, rows)
-    found = [(row, Held.by(session, row, bases.get(row.base_model_uid))) for row in rows]
+    models = await models_of(session, rows)
+    found = [
+        (row, Held.by(session, row, models.get(row.base_model_uid), models.get(row.draft_model_uid)))
+        for row in rows
+    ]
     return [(f"accounts/{account_id}/deployments/{row.id}", held) for row, held in found if held.accelerators]
 
 
@@ -214,10 +222,11 @@ def may_hold(session: AsyncSession) -> ColumnElement[bool]:
     return or_(asks, DeploymentRow.placement != {}) if pools else asks
 
 
-async def bases_of(session: AsyncSession, rows: Sequence[Any]) -> dict[uuid.UUID, Any]:
+async def models_of(session: AsyncSession, rows: Sequence[Any]) -> dict[uuid.UUID, Any]:
     """What the planner has to know of the models of those that leave their GPUs open, each once."""
     pools = session.info.get(NODE_POOLS)
-    wanted = {row.base_model_uid for row in rows if pools and leaves_open(row, pools)}
+    open_ones = [row for row in rows if pools and leaves_open(row, pools)]
+    wanted = {uid for row in open_ones for uid in (row.base_model_uid, row.draft_model_uid) if uid}
     if not wanted:
         return {}
     query = select(ModelRow.uid, ModelRow.files, ModelRow.facts, ModelRow.context_length)

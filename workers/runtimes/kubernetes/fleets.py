@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial, reduce
 from operator import or_
+from typing import Any
 
 import httpx
 
@@ -20,6 +22,7 @@ from workers.runtimes.base import (
     FleetObservation,
     FleetRefused,
     FleetSpec,
+    ModelSource,
     RuntimeUnavailable,
 )
 from workers.runtimes.client import EngineClient, prove_adapter
@@ -161,10 +164,9 @@ class KubernetesFleets:
         pools = self._pools.pools_for(spec.accelerator_type, spec.regions)
         if not pools:
             raise FleetRefused("NO_NODE_POOL", _no_pool(spec, self._pools))
-        weights = sum(file.size for file in spec.engine.model.files)
         size = partial(
             size_pod,
-            ModelSizes.of(weights, spec.model_config),
+            sizes_of(spec),
             accelerators=spec.accelerator_count,
             precision=spec.engine.precision,
             tokens=spec.engine.max_model_len or 0,
@@ -219,6 +221,17 @@ def _no_pool(spec: FleetSpec, pools: NodePools) -> str:
     place = "" if spec.regions == ANYWHERE else f" in {spec.regions}"
     there = ", ".join(sorted({shown(pool) for pool in pools.pools}))
     return f"no node pool has {spec.accelerator_type}{place}; there are: {there}"
+
+
+def sizes_of(spec: FleetSpec) -> ModelSizes:
+    """Of the model, and of the one that guesses for it."""
+    draft = spec.engine.draft
+    sizes = _sizes(spec.engine.model, spec.model_config)
+    return replace(sizes, draft=_sizes(draft, spec.draft_config)) if draft else sizes
+
+
+def _sizes(model: ModelSource, config: Mapping[str, Any]) -> ModelSizes:
+    return ModelSizes.of(sum(file.size for file in model.files), config)
 
 
 def _serves(site: Site, spec: FleetSpec) -> bool:

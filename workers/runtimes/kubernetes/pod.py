@@ -28,7 +28,7 @@ from controlplane.storage import ObjectStore
 from workers.runtimes.base import Endpoint, EngineUnreachable, ModelSource
 from workers.runtimes.cache_uses import Keeper, end_uses, hold, limit_of, note_use
 from workers.runtimes.client import EngineClient
-from workers.runtimes.engine import refuse, render, stage, staged_path
+from workers.runtimes.engine import refuse, render, stage, staged_folders, staged_path
 from workers.runtimes.node_cache import StagingError, is_whole, stage_adapter
 from workers.runtimes.node_settings import node_settings
 from workers.runtimes.vllm import ENGINE_SPEC, EngineSpec, UnsupportedPrecision
@@ -58,11 +58,12 @@ def main() -> None:
 
 def serve(spec: EngineSpec) -> NoReturn:
     """On the pod's own address."""
-    weights, address = staged_path(spec), os.environ[ADDRESS_VARIABLE]
+    sources, address = spec.replica.sources, os.environ[ADDRESS_VARIABLE]
     end_uses(spec.cache_dir, address, but=())  # those of an engine that was here before
-    note_use(spec.cache_dir, weights.name, address)
+    for folder in staged_folders(spec):
+        note_use(spec.cache_dir, folder, address)
     hold(spec.cache_dir, address)
-    if not is_whole(weights, spec.replica.model.files):
+    if not all(is_whole(staged_path(spec, source), source.files) for source in sources):
         said = "the weights are not in the node's cache any more: another pod brings them anew"
         raise StagingError("UNAVAILABLE", WEIGHTS_LOST, said, retryable=True)
     here = replace(spec, replica=replace(spec.replica, host=address))
@@ -121,7 +122,7 @@ def end_old_uses(spec: EngineSpec, keeper: Keeper) -> None:
     """Addons that the engine has unloaded may make way for others."""
     engine = Endpoint(os.environ[ADDRESS_VARIABLE], spec.replica.port)
     with suppress(EngineUnreachable), EngineClient(engine.url) as client:
-        end_uses(spec.cache_dir, keeper.holder, but={staged_path(spec).name, *client.adapter_folders()})
+        end_uses(spec.cache_dir, keeper.holder, but=staged_folders(spec) | client.adapter_folders())
 
 
 def keeper_of_pod() -> Keeper:
