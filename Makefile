@@ -17,13 +17,13 @@ TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 SLOW := engine or training or e2e or fuzz
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart up down test test-quick test-slow test-k8s lint docs lock clean
+.PHONY: help install quickstart up down test test-quick test-slow test-k8s test-k8s-in-one-piece lint docs lock clean
 
 help:
 	@echo 'make install      make .venv with the commands hearth and firectl'
 	@echo 'make quickstart   the main job from nothing to a fine-tuned model that answers'
 	@echo 'make up, down     start the platform and leave it running; stop it'
-	@echo 'make test         all tests: test-quick, then test-slow (real engines, training, fuzzing), then test-k8s'
+	@echo 'make test         all tests: test-quick, then test-slow (real engines, training, fuzzing) and test-k8s'
 	@echo 'make test-k8s     the tests on Kubernetes: on the cluster of HEARTH_TEST_KUBECONFIG, or on one that it builds and starts'
 	@echo 'make lint         style, types, import layers, migrations'
 	@echo 'make docs         write docs/api.md and docs/firectl.md anew from the code'
@@ -66,7 +66,14 @@ up: install
 down: install
 	@$(BIN)/hearth down --data-dir $(DATA_DIR)
 
-test: test-quick test-slow test-k8s
+# The last two wait for other programs much of the time, so they run side by side.
+test: test-quick
+	@echo 'test-k8s runs beside test-slow, and shows what it did when it has ended'
+	@$(MAKE) --no-print-directory --jobs 2 --keep-going test-slow test-k8s-in-one-piece
+
+test-k8s-in-one-piece: install
+	@shown=$$(mktemp); trap 'rm -f "$$shown"' EXIT; \
+	$(MAKE) --no-print-directory test-k8s > "$$shown" 2>&1; ended=$$?; echo; cat "$$shown"; exit $$ended
 
 test-quick: install
 	$(BIN)/python -m pytest -n $(JOBS) -m 'not ($(SLOW) or kubernetes)' $(PYTEST_FLAGS)
