@@ -23,6 +23,7 @@ class SiteStandIn:
     objects: dict[str, list[Any]] = field(default_factory=lambda: {"Job": [], "Pod": []})
     deleted: list[str] = field(default_factory=list)
     is_away: bool = False
+    logs_asked: int = 0
 
     @property
     def trainers(self) -> Any:
@@ -39,6 +40,10 @@ class SiteStandIn:
 
     def groups(self, kind: str) -> frozenset[str]:
         return frozenset({UID, "changed-by-hand"}) if self.objects[kind] else frozenset()
+
+    def open_log(self, *asked: Any) -> Any:
+        self.logs_asked += 1
+        raise RuntimeUnavailable("the kubelet does not answer")
 
     def delete(self, kind: Any, namespace: str, name: str, **options: Any) -> None:
         self.deleted.append(f"{kind.name} {options.get('grace_seconds')}")
@@ -106,3 +111,15 @@ def test_an_attempt_does_not_begin_before_the_one_before_has_ended(
     assert home.deleted == []
     found["status"]["phase"] = "Failed"
     assert trainers.ended_trainers() == {(UID, ATTEMPT - 1)}
+
+
+def test_the_log_of_a_trainer_that_waits_is_not_asked_for(
+    trainers: KubernetesTrainers, home: SiteStandIn
+) -> None:
+    found = home.add()
+    found["status"] = {"phase": "Pending"}
+    assert trainers.read_trainer_log(UID, ATTEMPT, 7, 100) == (7, b"")
+    assert home.logs_asked == 0
+    found["status"] = pod()["status"]
+    assert trainers.read_trainer_log(UID, ATTEMPT, 7, 100) == (7, b"")
+    assert home.logs_asked == 1

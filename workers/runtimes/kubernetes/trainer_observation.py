@@ -44,6 +44,11 @@ def has_ended(pod: Document) -> bool:
     return phase in ("Succeeded", "Failed") or _life(pod).ended is not None
 
 
+def has_begun(pod: Document) -> bool:
+    """Whether its trainer runs, or did: before that there is nothing that it could have printed."""
+    return _life(pod).running or has_ended(pod)
+
+
 def is_ready(job: Document) -> bool:
     """Whether everything that it owns was made."""
     return READY_ANNOTATION in (job["metadata"].get("annotations") or {})

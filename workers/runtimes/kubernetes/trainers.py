@@ -36,7 +36,7 @@ from workers.runtimes.kubernetes.trainer_manifests import (
     job,
     owned_objects,
 )
-from workers.runtimes.kubernetes.trainer_observation import has_ended, is_ready, observe
+from workers.runtimes.kubernetes.trainer_observation import has_begun, has_ended, is_ready, observe
 from workers.runtimes.kubernetes.trainer_size import place_trainer
 from workers.runtimes.kubernetes.view import is_uid
 from workers.runtimes.node_settings import object_store_environment
@@ -99,7 +99,9 @@ class KubernetesTrainers:
 
     def read_trainer_log(self, job_uid: str, attempt: int, start: int, length: int) -> tuple[int, bytes]:
         for site, pod in self._sites_with_pods(job_uid, attempt):
-            return self._logs.read(site.cluster, pod, start, length, ended=has_ended(pod))
+            if has_begun(pod):
+                return self._logs.read(site.cluster, pod, start, length, ended=has_ended(pod))
+            break
         return start, b""
 
     def _sites_with_pods(self, job_uid: str, attempt: int) -> Iterator[tuple[Site, Document]]:
