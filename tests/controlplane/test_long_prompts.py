@@ -6,6 +6,7 @@ from sqlalchemy import select
 from controlplane.resources.deployments import engine
 from controlplane.resources.quotas import service as quotas
 from controlplane.resources.tables import AuditLogRow, DeploymentRow
+from tests.controlplane.test_addon_slots import change, refused
 
 HOME = "/v1/accounts/hearth"
 PATH = f"{HOME}/deployments"
@@ -24,16 +25,6 @@ def gpus(monkeypatch):
 
 async def create(api, deployment_id="d", **fields):
     return await api.post(f"{PATH}?deploymentId={deployment_id}", json={"baseModel": "base", **fields})
-
-
-async def change(api, query="", **fields):
-    return await api.patch(f"{PATH}/d{query}", json=fields)
-
-
-async def refused(answer):
-    body = answer.json()
-    assert (answer.status_code, body["code"]) == (400, 3), body
-    return body["message"]
 
 
 def generation(db):

@@ -106,6 +106,10 @@ async def test_sessions_are_kept_where_the_shape_or_the_request_says_so(api, db)
     listed = await api.get(PATH, params={"filter": "enable_session_affinity = true"})
     assert len(listed.json()["deployments"]) == 1
     assert row(db).generation == 1, "engines need not know of it"
+    otherwise = await change(api, deploymentShape="fast", enableSessionAffinity=False)
+    assert not otherwise.json()["enableSessionAffinity"], "the request says so"
+    assert (await change(api, deploymentShape="")).json()["deploymentShape"] == ""
+    assert (await change(api, deploymentShape="fast")).json()["enableSessionAffinity"]
 
 
 async def test_only_a_validated_shape_is_taken_unless_told_otherwise(api):

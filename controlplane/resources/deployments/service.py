@@ -253,7 +253,8 @@ async def reshaped(
         return {}
     version = await choose_version(session, caller, changed["deployment_shape"], base, wanted, rules)
     row.deployment_shape = version.name
-    row.enable_session_affinity |= snapshot_of(version).enable_session_affinity
+    if "enable_session_affinity" not in changed:
+        row.enable_session_affinity |= snapshot_of(version).enable_session_affinity
     settings = filled(settings_of(version), wanted, vars(EngineSettings.of(row)))
     return {field: value for field, value in settings.items() if value != getattr(row, field)}
 
