@@ -218,9 +218,9 @@ async def update_deployment(
     for field in DESCRIBING:
         setattr(row, field, changed.get(field, getattr(row, field)))
     changed |= await reshaped(session, caller, row, base, changed, rules)
-    steering = {*OF_THE_ENGINE, *LIMITS}
-    if changed.keys() & steering or (
-        row.state == FAILED and body.model_fields_set & (steering | OTHER_FIELDS)
+    restarting = {*OF_THE_ENGINE, *LIMITS}
+    if changed.keys() & restarting or (
+        row.state == FAILED and body.model_fields_set & (restarting | OTHER_FIELDS)
     ):
         await change_engine(session, row, base, changed)
         change_limits(row, changed)
